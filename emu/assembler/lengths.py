@@ -1,0 +1,69 @@
+"""Where the instructions of a piece of machine code begin, by Capstone, with nothing else computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from typing import Final
+
+from capstone import CS_AC_WRITE, CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, Cs, x86_const
+
+_MODES: Final = {16: CS_MODE_16, 32: CS_MODE_32, 64: CS_MODE_64}
+
+
+@cache
+def _decoder(bits: int) -> Cs:
+    return Cs(CS_ARCH_X86, _MODES[bits])
+
+
+@lru_cache(maxsize=8192)
+def lengths(code: bytes, bits: int) -> tuple[int, ...]:
+    """Sizes in bytes of the consecutive instructions of ``code``; an undecodable byte ends the list."""
+    return tuple(size for _, size, _, _ in _decoder(bits).disasm_lite(code, 0))
+
+
+_GPR: Final = {
+    getattr(x86_const, f"X86_REG_{prefix}{name}"): index
+    for index, name in enumerate(("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI"))
+    for prefix in ("R", "E", "")
+} | {getattr(x86_const, f"X86_REG_R{number}"): number for number in range(8, 16)}
+_PUSHES: Final = frozenset({x86_const.X86_INS_PUSH, x86_const.X86_INS_CALL, x86_const.X86_INS_LCALL,
+                            x86_const.X86_INS_PUSHF, x86_const.X86_INS_PUSHFD, x86_const.X86_INS_PUSHFQ})  # fmt: skip
+_POPS: Final = frozenset({x86_const.X86_INS_POP, x86_const.X86_INS_RET, x86_const.X86_INS_RETF,
+                          x86_const.X86_INS_POPF, x86_const.X86_INS_POPFD, x86_const.X86_INS_POPFQ})  # fmt: skip
+
+
+@cache
+def _detailed(bits: int) -> Cs:
+    decoder = Cs(CS_ARCH_X86, _MODES[bits])
+    decoder.detail = True
+    return decoder
+
+
+def memory_operands(
+    code: bytes, bits: int, gpr: Callable[[int], int], address: int
+) -> Iterator[tuple[int, int, str]]:
+    """What the first instruction of ``code``, at linear ``address``, reads and writes: (offset, size, "read"/"write").
+
+    Offsets are in the operand's segment, linear where its base is 0.  ``gpr(index)`` gives general registers.
+    """
+    insn = next(_detailed(bits).disasm(code, address, 1), None)
+    if insn is None:
+        return
+    mask = (1 << bits) - 1
+    for operand in insn.operands:
+        if operand.type == x86_const.X86_OP_MEM and insn.id not in (x86_const.X86_INS_LEA, x86_const.X86_INS_NOP):
+            memory = operand.mem
+            place = memory.disp
+            if memory.base in (x86_const.X86_REG_RIP, x86_const.X86_REG_EIP):
+                place += address + insn.size
+            elif memory.base in _GPR:
+                place += gpr(_GPR[memory.base])
+            if memory.index in _GPR:
+                place += gpr(_GPR[memory.index]) * memory.scale
+            yield place & mask, operand.size, "write" if operand.access & CS_AC_WRITE else "read"
+    word = bits // 8
+    if insn.id in _PUSHES:
+        yield (gpr(4) - word) & mask, word, "write"
+    elif insn.id in _POPS:
+        yield gpr(4) & mask, word, "read"

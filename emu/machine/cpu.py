@@ -1,0 +1,325 @@
+"""The processor as the rest of the machine sees it: engine registers plus linear memory through the page tables.
+
+Also the target that exception delivery works on.  Linear accesses made here are the processor's own (frames,
+descriptors, TSS): supervisor rights, Accessed and Dirty bits set as hardware sets them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from emu.machine.cpustate import CS
+from emu.machine.engine import Engine
+from emu.machine.ram import Ram
+from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.x86.bits import PHYS_MASK, Cr0, Cr4, Efer
+from emu.x86.control import ControlState, cpu_mode
+from emu.x86.delivery import GuestFault
+from emu.x86.exceptions import Vector
+from emu.x86.paging import Access, PageFault, PagingMode, PagingState, Walk, mode_of, walk
+from emu.x86.segments import SegmentCache, TableRegister
+
+PDPT_PAGE = 0xFEFFF000
+"""Physical page that no guest map contains: holds the PDPTEs that the processor latched at the last CR3 load.
+
+The engine reads PDPTEs at each walk and marks them accessed; hardware latches them (SDM 3A 4.4.1).  Under PAE
+paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :class:`Cpu`.
+"""
+
+READ = Access(write=False, execute=False, user=False)
+WRITE = Access(write=True, execute=False, user=False)
+_MSRS = {
+    "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
+    "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
+    "sysenter_eip": 0x176, "pat": 0x277,
+}  # fmt: skip
+GPR_NAMES = (
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+)  # fmt: skip
+SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSnapshot:
+    """Engine state and what we keep beside it."""
+
+    context: object
+    guest_cr3: int | None
+    pdptes: tuple[int, int, int, int] | None
+    nmi_blocked: bool
+
+
+class Cpu:
+    """Registers and linear memory of the one processor."""
+
+    def __init__(self, engine: Engine, ram: Ram, pdpt_page: memoryview) -> None:
+        self.engine = engine
+        self.ram = ram
+        self._pdpt_page = pdpt_page
+        self._guest_cr3: int | None = None
+        self._pdptes: tuple[int, int, int, int] | None = None
+        self.nmi_blocked = False
+
+    # ---- mode --------------------------------------------------------------------------------------------------
+
+    @property
+    def cr3(self) -> int:
+        """CR3 as the guest loaded it."""
+        return self.engine.cr(3) if self._guest_cr3 is None else self._guest_cr3
+
+    @property
+    def bits(self) -> int:
+        """Width of the code being executed: 16, 32 or 64."""
+        flags = self.engine.segment(CS).flags
+        if self.engine.efer & Efer.LMA and flags >> 21 & 1:
+            return 64
+        return 32 if flags >> 22 & 1 else 16
+
+    @property
+    def pc(self) -> int:
+        """Linear address of the next instruction."""
+        if self.bits == 64:
+            return self.engine.rip
+        return (self.engine.segment(CS).base + self.engine.rip) & 0xFFFFFFFF
+
+    def paging(self) -> PagingState:
+        """What a page walk depends on, now."""
+        engine = self.engine
+        return PagingState(
+            cr0=engine.cr(0),
+            cr3=self.cr3,
+            cr4=engine.cr(4),
+            efer=engine.efer,
+            ac=bool(engine.rflags >> 18 & 1),
+            pdptes=self._pdptes,
+        )
+
+    def control(self) -> ControlState:
+        """The control state that the rules of :mod:`emu.x86.control` judge by."""
+        engine = self.engine
+        flags = engine.segment(CS).flags
+        return ControlState(
+            cr0=engine.cr(0),
+            cr2=engine.cr(2),
+            cr3=self.cr3,
+            cr4=engine.cr(4),
+            efer=engine.efer,
+            eflags=engine.rflags,
+            cpl=engine.cpl,
+            cs_long=bool(flags >> 21 & 1),
+            cs_db=bool(flags >> 22 & 1),
+        )
+
+    def mode(self) -> str:
+        """Short name of the processor mode, for people."""
+        return cpu_mode(self.control()).label
+
+    def settle_pdptes(self) -> None:
+        """After a change of CR0, CR3, CR4 or EFER: latch the PDPTEs under PAE paging, or stop using the latch."""
+        engine = self.engine
+        guest_cr3 = self.cr3
+        if mode_of(engine.cr(0), engine.cr(4), engine.efer) is not PagingMode.PAE:
+            if self._guest_cr3 is not None:
+                self._guest_cr3 = self._pdptes = None
+                engine.set_cr(3, guest_cr3)
+                engine.flush_tlb()
+            return
+        raw = self.ram.read(guest_cr3 & 0xFFFFFFE0, 32)
+        self._guest_cr3 = guest_cr3
+        first, second, third, fourth = struct.unpack("<4Q", raw)
+        self._pdptes = (first, second, third, fourth)
+        self._pdpt_page[:32] = raw
+        engine.set_cr(3, PDPT_PAGE | guest_cr3 & 0x18)
+        engine.flush_tlb()
+
+    def guest_cr3_loaded(self, value: int) -> None:
+        """The guest executed MOV to CR3 with ``value``; the engine has it in its own CR3 already."""
+        if self._guest_cr3 is not None:
+            self._guest_cr3 = value
+        self.settle_pdptes()
+
+    # ---- linear memory -----------------------------------------------------------------------------------------
+
+    def walk(self, linear: int, access: Access = READ) -> Walk:
+        """The page walk for ``linear`` with every step, whether it succeeds or faults."""
+        return walk(self.ram.read_int, self.paging(), linear, access)
+
+    def translate(self, linear: int, access: Access = READ) -> int:
+        """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
+        result = self.walk(linear, access)
+        if isinstance(result.fault, PageFault):
+            raise GuestFault(Vector.PF, result.fault.error_code, linear)
+        if result.physical is None:
+            raise GuestFault(Vector.GP, 0)
+        self._mark(result, write=access.write)
+        return result.physical
+
+    def _mark(self, result: Walk, *, write: bool) -> None:
+        for index, step in enumerate(result.steps):
+            if self._pdptes is not None and index == 0:
+                continue  # a latched PDPTE has no Accessed bit
+            leaf = index == len(result.steps) - 1
+            wanted = 0x20 | (0x40 if write and leaf else 0)
+            if step.value & wanted != wanted:
+                bank = self.ram.bank_at(step.address)
+                if bank is not None:
+                    bank.view[step.address - bank.start] |= wanted
+
+    def read_linear(self, linear: int, size: int) -> bytes:
+        """Bytes at a linear address with supervisor rights; raises GuestFault."""
+        parts = []
+        while size > 0:
+            step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
+            parts.append(self.ram.read(self.translate(linear), step))
+            linear, size = linear + step, size - step
+        return b"".join(parts)
+
+    def write_linear(self, linear: int, data: bytes) -> None:
+        """Store with supervisor rights (an exception frame); both pages are checked before either is written."""
+        first = min(len(data), PAGE_SIZE - (linear & PAGE_MASK))
+        targets = [(self.translate(linear, WRITE), data[:first])]
+        if first < len(data):
+            targets.append((self.translate(linear + first, WRITE), data[first:]))
+        for physical, part in targets:
+            self.ram.write(physical & PHYS_MASK, part)
+
+    def peek(self, linear: int, size: int) -> bytes | None:
+        """Bytes at a linear address with no trace in the page tables, or None where it is not mapped."""
+        parts = []
+        while size > 0:
+            step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
+            result = self.walk(linear)
+            if result.physical is None:
+                return b"".join(parts) or None
+            parts.append(self.ram.read(result.physical, step))
+            linear, size = linear + step, size - step
+        return b"".join(parts)
+
+    # ---- the delivery target -----------------------------------------------------------------------------------
+
+    @property
+    def rip(self) -> int:
+        """RIP."""
+        return self.engine.rip
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self.engine.rip = value
+
+    @property
+    def rsp(self) -> int:
+        """RSP."""
+        return self.engine.gpr(4)
+
+    @rsp.setter
+    def rsp(self, value: int) -> None:
+        self.engine.set_gpr(4, value)
+
+    @property
+    def rflags(self) -> int:
+        """RFLAGS."""
+        return self.engine.rflags
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self.engine.rflags = value
+
+    @property
+    def cr0(self) -> int:
+        """CR0."""
+        return self.engine.cr(0)
+
+    @property
+    def cr2(self) -> int:
+        """CR2."""
+        return self.engine.cr(2)
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self.engine.set_cr(2, value)
+
+    @property
+    def cr4(self) -> int:
+        """CR4."""
+        return self.engine.cr(4)
+
+    @property
+    def efer(self) -> int:
+        """EFER."""
+        return self.engine.efer
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level."""
+        return self.engine.cpl
+
+    @property
+    def gdtr(self) -> TableRegister:
+        """GDTR."""
+        return self.engine.gdtr
+
+    @property
+    def idtr(self) -> TableRegister:
+        """IDTR."""
+        return self.engine.idtr
+
+    @property
+    def ldtr(self) -> SegmentCache:
+        """LDTR."""
+        return self.engine.ldtr
+
+    @property
+    def tr(self) -> SegmentCache:
+        """TR."""
+        return self.engine.tr
+
+    def segment(self, index: int) -> SegmentCache:
+        """Segment register 0 to 5: ES CS SS DS FS GS."""
+        return self.engine.segment(index)
+
+    def set_segment(self, index: int, cache: SegmentCache) -> None:
+        """Load a segment register with its hidden part."""
+        self.engine.set_segment(index, cache)
+        self.engine.settle()
+
+    # ---- whole state -------------------------------------------------------------------------------------------
+
+    def registers(self) -> dict[str, int]:
+        """Every architectural register by name, hidden segment parts and FPU/SSE state included."""
+        engine = self.engine
+        state = {name: engine.gpr(index) for index, name in enumerate(GPR_NAMES)}
+        state |= {"rip": engine.rip, "rflags": engine.rflags, "efer": engine.efer}
+        state |= {"cr0": engine.cr(0), "cr2": engine.cr(2), "cr3": self.cr3, "cr4": engine.cr(4)}
+        caches = [(name, engine.segment(index)) for index, name in enumerate(SEGMENT_NAMES)]
+        for name, cache in [*caches, ("ldtr", engine.ldtr), ("tr", engine.tr)]:
+            state |= {
+                name: cache.selector,
+                f"{name}.base": cache.base,
+                f"{name}.limit": cache.limit,
+                f"{name}.flags": cache.flags,
+            }
+        for name, table in (("gdtr", engine.gdtr), ("idtr", engine.idtr)):
+            state |= {f"{name}.base": table.base, f"{name}.limit": table.limit}
+        state |= {f"dr{index}": engine.dr(index) for index in (0, 1, 2, 3, 6, 7)}
+        state |= {name: engine.msr(number) for name, number in _MSRS.items()}
+        return state | engine.fpu_sse()
+
+    def snapshot(self) -> CpuSnapshot:
+        """All processor state."""
+        return CpuSnapshot(self.engine.save(), self._guest_cr3, self._pdptes, self.nmi_blocked)
+
+    def restore(self, state: CpuSnapshot) -> None:
+        """Go back to a :meth:`snapshot` of this machine."""
+        self._guest_cr3, self._pdptes, self.nmi_blocked = state.guest_cr3, state.pdptes, state.nmi_blocked
+        if state.pdptes is not None:
+            self._pdpt_page[:32] = struct.pack("<4Q", *state.pdptes)
+        self.engine.restore(state.context)
+
+    def wp(self) -> bool:
+        """CR0.WP with paging on: supervisor stores respect read-only pages."""
+        return bool(self.cr0 & Cr0.WP and self.cr0 & Cr0.PG)
+
+    def pge(self) -> bool:
+        """CR4.PGE: global translations survive a CR3 load."""
+        return bool(self.cr4 & Cr4.PGE)

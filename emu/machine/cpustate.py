@@ -1,0 +1,226 @@
+"""The engine's private processor state (``CPUX86State``), at offsets that hold for the pinned release only.
+
+This is the one file that touches it.  It holds no engine call: it is handed the host address of the state, and
+:mod:`emu.machine.engine` calibrates every field against known faults before anybody relies on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from emu.errors import EngineError
+from emu.x86.segments import SegmentCache, TableRegister
+
+# Byte offsets inside CPUX86State of what no public call reaches.
+_REGS, _EIP, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = 0, 128, 176, 184, 328, 352, 376, 400, 424
+_ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
+_EFER_SEARCH_END: Final = 0x5800
+
+# hflags: the translator's digest of the processor mode.
+_HF_INHIBIT_IRQ: Final = 1 << 3
+_HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_PE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+_HF_MP_EM_TS_SHIFT: Final = 9
+_HF_LMA, _HF_CS64, _HF_OSFXSR, _HF_SMAP = 1 << 14, 1 << 15, 1 << 22, 1 << 23
+
+ES, CS, SS, DS, FS, GS = range(6)
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
+MARKERS: Final = (0x51A5C0DE51A5C0D1, 0x51A5C0DE51A5C0D2, 0x51A5C0DE51A5C0D3, 0x51A5C0DE51A5C0D4)
+"""Values for RAX, RCX, RDX and RBX by which :func:`locate` finds the state."""
+
+
+def process_memory(address: int, size: int) -> bytes:
+    """Bytes of this process at a host address, or nothing where it is not mapped (calibration only)."""
+    with open("/proc/self/mem", "rb", buffering=0) as memory:
+        try:
+            memory.seek(address)
+            return memory.read(size)
+        except (OSError, ValueError, OverflowError):
+            return b""
+
+
+def locate(handle: int, known: tuple[int, int] | None, is_live: Callable[[int], bool]) -> tuple[int, tuple[int, int]]:
+    """The host address of the state whose first registers hold MARKERS, and the pointer path that led there.
+
+    ``handle`` is the address of uc_struct; ``known`` a path that worked before; ``is_live`` tells the state
+    from a copy of the markers elsewhere.  Raises EngineError when there is none.
+    """
+    pattern = struct.pack("<4Q", *MARKERS)
+    if known is not None:
+        pointer = struct.unpack("<Q", process_memory(handle + known[0], 8))[0]
+        if process_memory(pointer + known[1], len(pattern)) == pattern:
+            return pointer + known[1], known
+    head = process_memory(handle, 0x1800)
+    for offset in range(0, len(head) - 7, 8):
+        pointer = struct.unpack_from("<Q", head, offset)[0]
+        if not 0x10000 <= pointer < 1 << 47:
+            continue
+        found = process_memory(pointer, 0x10000).find(pattern)
+        if found >= 0 and is_live(pointer + found):
+            return pointer + found, (offset, found)
+    raise EngineError("the processor state was not found in this Unicorn", hint="install unicorn==2.1.4")
+
+
+class CpuState:
+    """Direct access to registers, hidden segment parts and exception fields of a stopped engine."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+        self._view = memoryview((ctypes.c_char * _SIZE).from_address(address)).cast("B")
+        self._efer_at = 0
+
+    def find_efer(self, before: int, change: Callable[[], int]) -> None:
+        """Find EFER: the one quadword that holds ``before`` and then the value that ``change()`` writes."""
+        spots = [offset for offset in range(_CR, _EFER_SEARCH_END, 8) if self._peek(offset) == before]
+        after = change()
+        spots = [offset for offset in spots if self._peek(offset) == after]
+        if len(spots) != 1:
+            raise EngineError(f"EFER was found at {len(spots)} places of the state", hint="install unicorn==2.1.4")
+        self._efer_at = spots[0]
+
+    def _peek(self, offset: int) -> int:
+        return ctypes.c_uint64.from_address(self._address + offset).value
+
+    def exception(self) -> tuple[int, bool, int, int]:
+        """(error code, software interrupt?, next RIP, CR2) of the exception being raised."""
+        error_code, is_int = struct.unpack_from("<Ii", self._view, _ERROR_CODE)
+        return error_code, bool(is_int), self._u64(_NEXT_EIP), self.cr(2)
+
+    def clear_exception(self) -> None:
+        """Forget the last exception, which the engine itself would pair with the next into #DF."""
+        struct.pack_into("<i", self._view, _OLD_EXCEPTION, -1)
+
+    def _u64(self, offset: int) -> int:
+        return int(struct.unpack_from("<Q", self._view, offset)[0])
+
+    def _set_u64(self, offset: int, value: int) -> None:
+        struct.pack_into("<Q", self._view, offset, value & 0xFFFFFFFFFFFFFFFF)
+
+    def gpr(self, index: int) -> int:
+        """General register in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15."""
+        return self._u64(_REGS + 8 * index)
+
+    def set_gpr(self, index: int, value: int) -> None:
+        """Set a general register (all 64 bits)."""
+        self._set_u64(_REGS + 8 * index, value)
+
+    @property
+    def rip(self) -> int:
+        """RIP, EIP or IP: an offset in CS, not a linear address."""
+        return self._u64(_EIP)
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self._set_u64(_EIP, value)
+
+    def cr(self, index: int) -> int:
+        """CR0, CR2, CR3 or CR4."""
+        return self._u64(_CR + 8 * index)
+
+    def set_cr(self, index: int, value: int) -> None:
+        """Set a control register with no check and no side effect; :meth:`digest` makes the mode follow."""
+        self._set_u64(_CR + 8 * index, value)
+
+    def dr(self, index: int) -> int:
+        """Debug register 0 to 7."""
+        return self._u64(_DR + 8 * index)
+
+    @property
+    def efer(self) -> int:
+        """EFER, LMA included."""
+        return self._peek(self._efer_at)
+
+    @efer.setter
+    def efer(self, value: int) -> None:
+        ctypes.c_uint64.from_address(self._address + self._efer_at).value = value
+
+    def _cache(self, offset: int) -> SegmentCache:
+        selector, base, limit, flags = struct.unpack_from("<IxxxxQII", self._view, offset)
+        return SegmentCache(selector, base, limit, flags)
+
+    def _set_cache(self, offset: int, cache: SegmentCache) -> None:
+        struct.pack_into("<IxxxxQII", self._view, offset, cache.selector, cache.base, cache.limit, cache.flags)
+
+    def segment(self, index: int) -> SegmentCache:
+        """Hidden and visible part of ES CS SS DS FS GS (0 to 5)."""
+        return self._cache(_SEGS + 24 * index)
+
+    def set_segment(self, index: int, cache: SegmentCache) -> None:
+        """Load a segment register's hidden part too; :meth:`digest` makes the mode follow."""
+        self._set_cache(_SEGS + 24 * index, cache)
+
+    @property
+    def ldtr(self) -> SegmentCache:
+        """LDTR with its hidden part."""
+        return self._cache(_LDT)
+
+    @ldtr.setter
+    def ldtr(self, cache: SegmentCache) -> None:
+        self._set_cache(_LDT, cache)
+
+    @property
+    def tr(self) -> SegmentCache:
+        """TR with its hidden part."""
+        return self._cache(_TR)
+
+    @tr.setter
+    def tr(self, cache: SegmentCache) -> None:
+        self._set_cache(_TR, cache)
+
+    @property
+    def gdtr(self) -> TableRegister:
+        """GDTR: linear base, limit in bytes."""
+        cache = self._cache(_GDT)
+        return TableRegister(cache.base, cache.limit)
+
+    @gdtr.setter
+    def gdtr(self, table: TableRegister) -> None:
+        self._set_cache(_GDT, SegmentCache(0, table.base, table.limit, 0))
+
+    @property
+    def idtr(self) -> TableRegister:
+        """IDTR: linear base, limit in bytes."""
+        cache = self._cache(_IDT)
+        return TableRegister(cache.base, cache.limit)
+
+    @idtr.setter
+    def idtr(self, table: TableRegister) -> None:
+        self._set_cache(_IDT, SegmentCache(0, table.base, table.limit, 0))
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level."""
+        return self._view[_HFLAGS] & 3
+
+    @property
+    def interrupt_shadow(self) -> bool:
+        """True at the boundary after STI, MOV SS or POP SS, where no maskable interrupt is taken."""
+        return bool(self._view[_HFLAGS] & _HF_INHIBIT_IRQ)
+
+    def clear_interrupt_shadow(self) -> None:
+        """The shadow ends (an interrupt or exception was delivered)."""
+        self._view[_HFLAGS] &= ~_HF_INHIBIT_IRQ & 0xFF
+
+    def digest(self, flags: int) -> None:
+        """Recompute the translator's digest of the mode from CR0, CR4, EFER, ``flags`` (RFLAGS) and the segments."""
+        cr0, cr4 = self.cr(0), self.cr(4)
+        cs, ss = self.segment(CS), self.segment(SS)
+        protected, vm86 = bool(cr0 & 1), bool(flags >> 17 & 1)
+        mode = 3 if protected and vm86 else (ss.flags >> 13 & 3 if protected else 0)
+        mode |= _HF_PE if protected else 0
+        mode |= (cr0 >> 1 & 7) << _HF_MP_EM_TS_SHIFT
+        mode |= flags & (1 << 8 | 3 << 12 | 1 << 17 | 1 << 18)
+        mode |= _HF_OSFXSR if cr4 >> 9 & 1 else 0
+        mode |= _HF_SMAP if cr4 >> 21 & 1 else 0
+        long_mode = bool(self.efer >> 10 & 1)
+        mode |= _HF_LMA if long_mode else 0
+        if long_mode and cs.flags >> 21 & 1:
+            mode |= _HF_CS32 | _HF_SS32 | _HF_CS64
+        else:
+            mode |= (_HF_CS32 if cs.flags >> 22 & 1 else 0) | (_HF_SS32 if ss.flags >> 22 & 1 else 0)
+            flat = protected and not vm86 and mode & _HF_CS32
+            if not flat or any(self.segment(i).base for i in (DS, ES, SS)):
+                mode |= _HF_ADDSEG
+        struct.pack_into("<I", self._view, _HFLAGS, mode)

@@ -1,0 +1,114 @@
+"""Things that hardware may or may not do, and that code must not lean on (strict machines only).
+
+Stale translations: after a CR3 load with CR4.PGE=1, global translations of the old tables may still be cached, and so
+may their rights.  From then until PGE is cleared, every access to a linear page whose old global translation differs
+from the new one is a hazard.  Such a window is a few instructions long; inside it the machine looks at each
+instruction, outside it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emu.assembler.lengths import memory_operands
+from emu.machine.events import Hazard
+from emu.x86.bits import Cr4
+from emu.x86.paging import Mapping, PagingMode, mappings, mode_of
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    """Linear ``start`` .. ``end`` whose cached translation may be another; ``only`` names the one kind of access hurt."""
+
+    start: int
+    end: int
+    why: str
+    only: str
+
+
+class Hazards:
+    """The windows that are open now, for one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._old: list[Mapping] = []
+        self._stale: list[_Stale] = []
+        self._window: int | None = None
+        self._said: set[tuple[str, _Stale]] = set()
+        self.serial = 0
+
+    @property
+    def watching(self) -> bool:
+        """True while each instruction is looked at."""
+        return bool(self._stale)
+
+    def serialised(self) -> None:
+        """A serialising instruction retired: fetch sees every earlier store."""
+        self.serial = self._machine.count.ticks
+
+    def before_control_write(self, number: int) -> None:
+        """CR ``number`` is about to be written: remember what the old tables made global."""
+        machine = self._machine
+        self._old = []
+        if machine.strict and number == 3 and machine.cpu.pge() and self._paging() is not PagingMode.NONE:
+            self._old = [one for one in mappings(machine.ram.read_int, machine.cpu.paging()) if one.rights.is_global]
+
+    def _paging(self) -> PagingMode:
+        cpu = self._machine.cpu
+        return mode_of(cpu.cr0, cpu.cr4, cpu.efer)
+
+    def after_control_write(self, number: int, old: int, new: int) -> None:
+        """CR ``number`` was written: open or close the window."""
+        if not self._machine.strict:
+            return
+        if number == 3 and self._old:
+            self._open()
+        elif number == 0 or (number == 4 and (old ^ new) & Cr4.PGE):
+            self._close()
+
+    def _open(self) -> None:
+        cpu = self._machine.cpu
+        for new in mappings(self._machine.ram.read_int, cpu.paging()):
+            for old in self._old:
+                start, end = max(old.linear, new.linear), min(old.linear + old.size, new.linear + new.size)
+                if start < end:
+                    self._compare(start, end, old, new)
+        self._old = []
+        if self._stale and self._window is None:
+            self._window = self._machine.watch_instructions(self._look)
+
+    def _compare(self, start: int, end: int, old: Mapping, new: Mapping) -> None:
+        was, now = old.physical + start - old.linear, new.physical + start - new.linear
+        if was != now:
+            self._stale.append(_Stale(start, end, f"old global entry maps p:{was:#x}, new tables p:{now:#x}", ""))
+            return
+        if new.rights.writable and not old.rights.writable:
+            self._stale.append(_Stale(start, end, "old global entry is read-only, new tables writable", "write"))
+        if new.rights.executable and not old.rights.executable:
+            self._stale.append(_Stale(start, end, "old global entry is not executable, new tables are", "fetch"))
+
+    def _close(self) -> None:
+        self._stale.clear()
+        if self._window is not None:
+            self._machine.unwatch_instructions(self._window)
+            self._window = None
+
+    def _look(self, linear: int) -> None:
+        """Before the instruction at ``linear``: does it fetch, read or write through a stale page?"""
+        machine = self._machine
+        self._use(linear, "fetch")
+        code = machine.cpu.peek(linear, 15) or b""
+        for address, size, kind in memory_operands(code, machine.cpu.bits, machine.cpu.engine.gpr, linear):
+            self._use(address, kind)
+            self._use(address + size - 1, kind)
+
+    def _use(self, linear: int, kind: str) -> None:
+        machine = self._machine
+        for stale in self._stale:
+            if stale.start <= linear < stale.end and stale.only in ("", kind) and (kind, stale) not in self._said:
+                self._said.add((kind, stale))
+                machine.emit(Hazard(*machine.here(), "stale global translation", f"{kind} at {linear:#x}: {stale.why}"))

@@ -1,0 +1,421 @@
+"""The machine: processor, memory, devices and virtual time, run from stop to stop.
+
+One loop (:meth:`Machine.run`) does everything that the engine does not: devices at their deadlines, interrupts
+and exceptions through the guest's own tables, and the instructions whose rules the engine leaves out.  The same
+run gives the same events, tick by tick, always.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from emu.errors import EngineError
+from emu.kexec.e820 import MemoryMap
+from emu.machine import events as ev
+from emu.machine.code import CodeMap
+from emu.machine.counting import Counting, CountState
+from emu.machine.cpu import PDPT_PAGE, Cpu, CpuSnapshot
+from emu.machine.devices.board import Board, pc_devices
+from emu.machine.devices.clock import Clock
+from emu.machine.devices.signals import ConsoleLine, DeviceSignal, ExitRequest, HostRequest
+from emu.machine.engine import Engine, EngineStop, StopKind
+from emu.machine.hazards import Hazards
+from emu.machine.instructions import Instructions
+from emu.machine.owners import Owner, Owners
+from emu.machine.policy import Policy
+from emu.machine.ram import Ram, RamSnapshot
+from emu.machine.strings import StringMover
+from emu.units import PAGE_SIZE
+from emu.x86.bits import PHYS_MASK, Eflags
+from emu.x86.delivery import Delivered, EventKind, NotModelled, deliver
+from emu.x86.delivery import Event as Interruption
+from emu.x86.exceptions import Vector, has_error_code
+from emu.x86.sensitive import Kind, Sensitive
+
+SLICE = 4_000_000
+"""Most ticks in one engine call: Ctrl-C is answered within a tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSnapshot:
+    """Everything that :meth:`Machine.restore` needs."""
+
+    cpu: CpuSnapshot
+    ram: RamSnapshot
+    board: tuple[int, object]
+    count: CountState
+    owners: dict[int, Owner]
+    events: int
+    nmi_pending: bool
+
+
+class Machine:
+    """One x86 machine.  Addresses are physical unless a name says linear.
+
+    ``strict`` also enforces the owner policy and reports hazards; both speeds give the same guest-visible results.
+    """
+
+    def __init__(self, memory_map: MemoryMap, *, strict: bool = True, plain_strings: bool = False) -> None:
+        self.memory_map = memory_map
+        self.strict = strict
+        self.plain_strings = plain_strings
+        self.engine = Engine()
+        self.ram = Ram(memory_map)
+        self._pdpt = mmap.mmap(-1, PAGE_SIZE)
+        self.cpu = Cpu(self.engine, self.ram, memoryview(self._pdpt))
+        self.clock = Clock()
+        self.board: Board = pc_devices(self.clock, dma_write=self._dma, signal=self._signal)
+        self.count = Counting()
+        self.owners = Owners()
+        self.policy = Policy(self)
+        self.code = CodeMap(self.cpu, self.engine)
+        self.instructions = Instructions(self)
+        self.hazards = Hazards(self)
+        self.events: list[ev.Event] = []
+        self.listeners: list[Callable[[ev.Event], None]] = []
+        self.breakpoints: set[int] = set()
+        self._break_range: tuple[int, int, int] | None = None
+        self._mover = StringMover(self.cpu, self._host_store)
+        self._outcome: ev.Outcome | None = None
+        self._resumed_at = (-1, -1)
+        self._run_start = 0
+        self._run_budget = 0
+        self._stop_insn: Sensitive | None = None
+        self._look: Callable[[int], None] | None = None
+        self._flush = False
+        self.nmi_pending = False
+        self._wire()
+
+    def _wire(self) -> None:
+        for bank in self.ram.banks:
+            self.engine.map_ram(bank.start, bank.size, bank.host, rom=bank.rom)
+        host = ctypes.addressof(ctypes.c_char.from_buffer(self._pdpt))
+        self.engine.map_ram(PDPT_PAGE, PAGE_SIZE, host)
+        for start, end in self.ram.holes(PHYS_MASK + 1):
+            for first, last in ((start, min(end, PDPT_PAGE)), (max(start, PDPT_PAGE + PAGE_SIZE), end)):
+                if first < last:
+                    self.engine.map_hole(first, last - first, self._hole_read, self._hole_write)
+        self.engine.on_rom_write(lambda address, size, _value: self._bus_error(address, size, "store into ROM"))
+        self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
+        self.engine.on_intercept = self._on_intercept
+        self.engine.on_new_code = self.code.scan
+        self.ram.on_host_write = self._host_wrote
+
+    # ---- events ------------------------------------------------------------------------------------------------
+
+    @property
+    def tick(self) -> int:
+        """Virtual time, exact between instructions and inside a callback."""
+        return self.count.ticks
+
+    def here(self) -> tuple[ev.Position, int, int]:
+        """(position, tick, linear pc): the first fields of every event."""
+        pc = self.cpu.pc
+        return self.count.position(pc), self.count.ticks, pc
+
+    def emit(self, event: ev.Event) -> None:
+        """Put an event on the stream."""
+        self.events.append(event)
+        for listener in self.listeners:
+            listener(event)
+
+    def _bus_error(self, address: int, size: int, access: str) -> None:
+        self.sync_time()
+        self.emit(ev.BusError(*self.here(), address, size, access))
+
+    def _hole_read(self, address: int, size: int) -> int:
+        self._bus_error(address, size, "read of a hole")
+        return (1 << 8 * size) - 1
+
+    def _hole_write(self, address: int, size: int, _value: int) -> None:
+        self._bus_error(address, size, "store into a hole")
+
+    def _signal(self, signal: DeviceSignal) -> None:
+        match signal:
+            case ExitRequest(status):
+                self._outcome = ev.Exited(status)
+            case HostRequest(value):
+                self._outcome = ev.HostCall(value)
+            case ConsoleLine(port, text):
+                self.emit(ev.ConsoleLine(*self.here(), port, text))
+            case _:
+                self.emit(ev.ConsoleLine(*self.here(), "post", f"{signal.value:02x}"))
+
+    def _dma(self, address: int, data: bytes, name: str) -> None:
+        self.policy.device_store(address, data, name)
+        self.ram.write(address, data)
+
+    # ---- running -----------------------------------------------------------------------------------------------
+
+    def run(self, ticks: int | None = None) -> ev.Outcome:
+        """Run until something ends it (see :class:`emu.machine.events.Outcome`) or ``ticks`` have passed."""
+        limit = self.count.ticks + ticks if ticks is not None else None
+        self._outcome = None
+        self._resumed_at = (self.cpu.pc, self.count.ticks)
+        while self._outcome is None:
+            one = self._service()
+            if self._outcome is not None:
+                break
+            now = self.count.ticks
+            if limit is not None and now >= limit:
+                return ev.StepLimit(ticks or 0)
+            deadline = self.board.bus.next_deadline()
+            ends = [edge for edge in (limit, deadline) if edge is not None and edge > now]
+            budget = 1 if one else min([SLICE, *(edge - now for edge in ends)])
+            self._dispatch(self._engine_run(budget))
+        return self._outcome
+
+    def step(self) -> ev.Outcome | None:
+        """Retire exactly one instruction (all iterations of a repeated one); None when nothing else happened."""
+        pc, start = self.cpu.pc, self.count.instructions
+        while True:
+            outcome = self.run(1)
+            if not isinstance(outcome, ev.StepLimit):
+                return outcome
+            if self.count.position(self.cpu.pc).n > start or self.cpu.pc != pc:
+                return None
+
+    def halt(self) -> None:
+        """HLT retired: wait, in no time of the host's, for the next event that can wake the processor."""
+        while not (self.nmi_pending and not self.cpu.nmi_blocked):
+            if self.board.pic.pending_vector() is not None and self.cpu.rflags & Eflags.IF:
+                return
+            deadline = self.board.bus.next_deadline()
+            if deadline is None or not self.cpu.rflags & Eflags.IF:
+                self._outcome = ev.Halted(self.cpu.pc)
+                return
+            self.count.idle(max(0, deadline - self.count.ticks))
+            self.clock.now = self.count.ticks
+            self.board.bus.advance(self.clock.now)
+
+    def stop(self, outcome: ev.Outcome) -> None:
+        """End the present run with ``outcome`` at the next boundary."""
+        self._outcome = outcome
+
+    def _engine_run(self, budget: int, passing: int = -1) -> EngineStop:
+        if self._flush:
+            self.engine.flush_code()
+            self._flush = False
+        self._run_start, self._run_budget = self.count.ticks, budget
+        self.engine.clear_exception()
+        stop = self.engine.run(budget, passing=passing)
+        self.count.pass_time(self._run_start + stop.executed - self.count.ticks)
+        return stop
+
+    def sync_time(self) -> None:
+        """Inside an engine callback: bring ``count`` up to the instruction at hand."""
+        done = self._run_start + min(self.engine.ticks_in_run(), self._run_budget)
+        if done > self.count.ticks:
+            self.count.pass_time(done - self.count.ticks)
+
+    def _dispatch(self, stop: EngineStop) -> None:
+        if stop.kind is StopKind.NEW_CODE:
+            self.code.settle()
+        elif stop.kind is StopKind.FAULT:
+            self._fault(stop)
+        elif stop.kind is StopKind.INTERCEPT:
+            self._intercepted()
+        elif stop.kind is StopKind.BUS:
+            self._unfetchable(stop)
+
+    def _on_intercept(self, address: int) -> bool:
+        done = self.engine.ticks_in_run()
+        if done >= self._run_budget:
+            return True
+        tick = self._run_start + done
+        self._stop_insn = None
+        if self._look is not None:
+            self.sync_time()
+            self._look(address)
+        if (address, tick) != self._resumed_at and self._breaks_at(address):
+            return True
+        insn = self.code.at(address)
+        if insn is None:
+            return False
+        if insn.kind is Kind.STRING:
+            return self._string(insn, address, tick)
+        self._stop_insn = insn
+        return True
+
+    def _breaks_at(self, address: int) -> bool:
+        inside = self._break_range is not None and self._break_range[0] <= address <= self._break_range[1]
+        if inside or address in self.breakpoints:
+            self._outcome = ev.Breakpoint(address)
+            return True
+        return False
+
+    def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
+        self.sync_time()
+        budget = self._run_budget - self.engine.ticks_in_run()
+        done = 0 if self.plain_strings or self.hazards.watching else self._mover.run(insn, budget)
+        self.engine.add_ticks(done)
+        stop = done >= budget
+        self.count.before_iteration(address, tick, done, engine_next=not stop)
+        return stop
+
+    def _intercepted(self) -> None:
+        insn, self._stop_insn = self._stop_insn, None
+        if insn is not None and self._outcome is None:
+            self.instructions.execute(insn)
+
+    def step_over(self) -> EngineStop | None:
+        """Let the engine run the intercepted instruction at RIP natively; a fault is delivered, and returned."""
+        pc = self.cpu.pc
+        while True:
+            stop = self._engine_run(1, passing=pc)
+            if stop.kind is StopKind.FAULT:
+                self._fault(stop)
+                return stop
+            if stop.kind is StopKind.NEW_CODE:
+                self.code.settle()
+            if stop.executed or stop.kind is StopKind.BUS:
+                return None
+
+    # ---- exceptions and interrupts -----------------------------------------------------------------------------
+
+    def _service(self) -> bool:
+        """Devices and interrupts that are due here.  True: run one tick only, an interrupt waits behind a shadow."""
+        self.clock.now = self.count.ticks
+        self.board.bus.advance(self.clock.now)
+        if self.nmi_pending and not self.cpu.nmi_blocked:
+            if self.engine.interrupt_shadow:
+                return True
+            self.nmi_pending, self.cpu.nmi_blocked = False, True
+            self._interrupt(Vector.NMI, EventKind.NMI)
+        if self.board.pic.pending_vector() is None or not self.cpu.rflags & Eflags.IF:
+            return False
+        if self.engine.interrupt_shadow:
+            return True
+        self._interrupt(self.board.pic.acknowledge(), EventKind.EXTERNAL)
+        return self.board.pic.pending_vector() is not None and bool(self.cpu.rflags & Eflags.IF)
+
+    def inject_nmi(self) -> None:
+        """An NMI arrives now; it is taken at the next boundary where the processor takes one."""
+        self.nmi_pending = True
+
+    def inject_irq(self, vector: int) -> None:
+        """An external interrupt with ``vector`` is taken at this boundary, whatever IF says (a debugger's tool)."""
+        self._interrupt(vector, EventKind.EXTERNAL)
+
+    def _interrupt(self, vector: int, kind: EventKind) -> None:
+        self.count.interrupted(self.cpu.pc)
+        self.emit(ev.Interrupt(*self.here(), vector, kind is EventKind.NMI))
+        self._deliver(Interruption(vector, None, kind))
+
+    def raise_fault(self, vector: int, error_code: int | None, *, cr2: int | None = None, reason: str = "") -> None:
+        """Deliver an exception for the instruction at RIP; ``reason`` says which rule it broke, where one of ours did."""
+        self.count.interrupted(self.cpu.pc)
+        code = error_code if has_error_code(vector) else None
+        seen = cr2 if cr2 is not None else self.cpu.cr2
+        self.emit(ev.Fault(*self.here(), vector, code, seen, self.cpu.mode(), reason))
+        kind = EventKind.TRAP if vector == Vector.DB and not self.engine.dr(6) & 0xF else EventKind.FAULT
+        self._deliver(Interruption(vector, code, kind, cr2=cr2))
+
+    def _fault(self, stop: EngineStop) -> None:
+        if not stop.software:
+            cr2 = stop.cr2 if stop.vector == Vector.PF else None
+            self.raise_fault(stop.vector, stop.error_code & 0xFFFF, cr2=cr2)
+            return
+        kind = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}.get(Vector(stop.vector)) if stop.vector < 32 else None
+        self.cpu.rip = stop.rip
+        self.emit(ev.Fault(*self.here(), stop.vector, None, self.cpu.cr2, self.cpu.mode()))
+        self._deliver(Interruption(stop.vector, None, kind or EventKind.SOFTWARE_INT, next_rip=stop.next_rip))
+        self.count.pass_time(1)
+
+    def _deliver(self, event: Interruption) -> None:
+        mode, pc = self.cpu.mode(), self.cpu.pc
+        result = deliver(self.cpu, event)
+        if isinstance(result, Delivered):
+            self.engine.clear_interrupt_shadow()
+            return
+        if isinstance(result, NotModelled):
+            self._outcome = ev.NotModelled(pc, result.reason)
+            return
+        chain = tuple(ev.Failure(a.vector, a.error_code, a.why) for a in result.chain)
+        self._outcome = ev.TripleFault(pc, chain, mode)
+
+    def _unfetchable(self, stop: EngineStop) -> None:
+        """The engine cannot fetch from a hole; hardware fetches all-ones there, which is #UD."""
+        pc = self.cpu.pc
+        walked = self.cpu.walk(pc)
+        if walked.physical is None or self.ram.bank_at(walked.physical) is not None:
+            raise EngineError(f"the engine stopped at {pc:#x}: {stop.detail}", where=str(self.count.position(pc)))
+        self.emit(ev.BusError(*self.here(), walked.physical, 1, "fetch from a hole"))
+        self.raise_fault(Vector.UD, None)
+
+    # ---- breakpoints and memory --------------------------------------------------------------------------------
+
+    def break_at(self, linear: int) -> None:
+        """Stop before the instruction at ``linear``."""
+        self.breakpoints.add(linear)
+        self.engine.intercept(linear)
+
+    def clear_break(self, linear: int) -> None:
+        """Forget a breakpoint."""
+        self.breakpoints.discard(linear)
+
+    def break_in(self, begin: int, end: int) -> None:
+        """Stop before the first instruction that begins in linear ``begin`` .. ``end`` (inclusive)."""
+        self.clear_break_in()
+        self._break_range = (begin, end, self.engine.intercept_range(begin, end))
+
+    def clear_break_in(self) -> None:
+        """Forget the range of :meth:`break_in`."""
+        if self._break_range is not None:
+            self.engine.unwatch(self._break_range[2])
+            self._break_range = None
+
+    def watch_instructions(self, look: Callable[[int], None]) -> int:
+        """Call ``look(linear)`` before every instruction, at a cost per instruction; the answer ends it."""
+        self._look = look
+        return self.engine.intercept_range(0, (1 << 64) - 1)
+
+    def unwatch_instructions(self, handle: int) -> None:
+        """End :meth:`watch_instructions`."""
+        self._look = None
+        self.engine.unwatch(handle)
+
+    def _host_wrote(self, address: int, size: int) -> None:
+        if self.code.covers(address, size):
+            self._flush = True
+
+    def _host_store(self, physical: int, size: int, _linear: int) -> bool:
+        """May the host store this range for a string instruction?  Not over translated code, nor against policy."""
+        return not self.code.covers(physical, size) and self.policy.allows(physical, size)
+
+    def write_tables(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Host edits of live page tables, followed by what a kernel's own flush would do."""
+        for address, data in writes:
+            self.ram.write(address, data)
+        self.engine.flush_tlb()
+
+    # ---- snapshots ---------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> MachineSnapshot:
+        """The whole state, as dirty pages over the base."""
+        return MachineSnapshot(
+            cpu=self.cpu.snapshot(),
+            ram=self.ram.snapshot(),
+            board=self.board.snapshot(),
+            count=self.count.state,
+            owners=self.owners.snapshot(),
+            events=len(self.events),
+            nmi_pending=self.nmi_pending,
+        )
+
+    def restore(self, state: MachineSnapshot) -> None:
+        """Go back to ``state``: guest-visible state is then equal byte for byte."""
+        changed = self.ram.restore(state.ram)
+        if self.code.any_of(changed):
+            self.engine.flush_code()
+        self._flush = False
+        self.cpu.restore(state.cpu)
+        self.board.restore(state.board)
+        self.count.state = state.count
+        self.owners.restore(state.owners)
+        del self.events[state.events :]
+        self.nmi_pending = state.nmi_pending
+        self.code.forget()

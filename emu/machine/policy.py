@@ -1,0 +1,78 @@
+"""Who may write whose pages now.  A store that breaks the policy is an event with its writer, caught as it happens.
+
+The engine calls back only for stores into the forbidden ranges, so what is allowed runs at full speed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from emu.machine.events import OwnerViolation
+from emu.machine.owners import intervals
+from emu.units import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+MOST_REPORTED = 64
+"""Violations kept of one phase: a runaway copy is one cause, not ten thousand events."""
+
+
+class Policy:
+    """The forbidden page frames of the present phase.  Active only on a strict machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._handles: list[int] = []
+        self._runs: list[tuple[int, int]] = []
+        self._starts: list[int] = []
+        self._reported = 0
+        self.writer = "A"
+
+    def forbid(self, pfns: Iterable[int], writer: str) -> None:
+        """From now on a store to any of ``pfns`` is a violation; ``writer`` names who is running."""
+        self.clear()
+        self.writer = writer
+        self._runs = intervals(pfns)
+        self._starts = [first for first, _ in self._runs]
+        self._reported = 0
+        if self._machine.strict:
+            for first, behind in self._runs:
+                self._handles.append(
+                    self._machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
+                )
+
+    def clear(self) -> None:
+        """Everything is allowed."""
+        for handle in self._handles:
+            self._machine.engine.unwatch(handle)
+        self._handles, self._runs, self._starts = [], [], []
+
+    def allows(self, physical: int, size: int) -> bool:
+        """True if no page of the range is forbidden."""
+        first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
+        return not any(self._forbidden(pfn) for pfn in range(first, last + 1))
+
+    def _forbidden(self, pfn: int) -> bool:
+        index = bisect_right(self._starts, pfn) - 1
+        return index >= 0 and pfn < self._runs[index][1]
+
+    def _stored(self, address: int, size: int, value: int) -> None:
+        machine = self._machine
+        machine.sync_time()
+        self._report(address, size, value, self.writer)
+
+    def device_store(self, address: int, data: bytes, name: str) -> None:
+        """A device wrote ``data`` at physical ``address``."""
+        if self._machine.strict and not self.allows(address, len(data)):
+            self._report(address, len(data), int.from_bytes(data[:8], "little"), name)
+
+    def _report(self, address: int, size: int, value: int, writer: str) -> None:
+        self._reported += 1
+        if self._reported > MOST_REPORTED:
+            return
+        machine = self._machine
+        owner = str(machine.owners.at(address))
+        machine.emit(OwnerViolation(*machine.here(), address, size, value & (1 << 8 * size) - 1, owner, writer))

@@ -1,0 +1,154 @@
+"""REP string instructions done by the host, where nothing that the guest could notice differs.
+
+A page moved by ``rep movsq`` is 512 trips through the engine; here it is one copy.  The instruction is left to the
+engine whenever something about it is out of the ordinary: DF set, a fault ahead, a hole or ROM, overlapping source and
+destination, operands that straddle pages.  Iterations still tick virtual time, and the move stops at the next
+timer deadline, so that an interrupt arrives between the same two iterations either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emu.machine.cpu import READ, SEGMENT_NAMES, WRITE, Cpu
+from emu.machine.cpustate import ES, RAX, RCX, RDI, RSI
+from emu.machine.ram import Bank
+from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.x86.delivery import GuestFault
+from emu.x86.paging import Access
+from emu.x86.sensitive import Sensitive
+
+_MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
+_SCAS = (0xAE, 0xAF)
+_DF = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A run of bytes inside one page of one bank; ``linear`` is where the guest sees it."""
+
+    bank: Bank
+    offset: int
+    physical: int
+    linear: int
+
+
+class StringMover:
+    """Runs whole chunks of MOVS, STOS and SCAS.  ``written(physical, size, linear)`` hears of each store range."""
+
+    def __init__(self, cpu: Cpu, written: Callable[[int, int, int], bool]) -> None:
+        self._cpu = cpu
+        self._written = written
+
+    def run(self, insn: Sensitive, budget: int) -> int:
+        """Do at most ``budget`` iterations of ``insn``, the instruction at RIP; the answer is how many were done.
+
+        0 means that the engine has to do it.  RCX, RSI and RDI are updated; RIP stays; the last comparison of a
+        SCAS is always left to the engine, which sets the flags.
+        """
+        mask = (1 << 8 * insn.address) - 1
+        count = self._cpu.engine.gpr(RCX) & mask
+        if count < 2 or budget < 2 or self._cpu.engine.rflags & _DF:
+            return 0
+        limit = min(count, budget)
+        if insn.opcode in _MOVS:
+            done = self._movs(insn, limit, mask)
+        elif insn.opcode in _STOS:
+            done = self._stos(insn, limit, mask)
+        elif insn.opcode in _SCAS and insn.repeat == 0xF3:
+            done = self._scas(insn, min(limit, count - 1), mask)
+        else:
+            return 0
+        return done
+
+    def _segment_base(self, insn: Sensitive, index: int) -> int:
+        if self._cpu.bits == 64 and index not in (4, 5):
+            return 0
+        return self._cpu.engine.segment(index).base
+
+    def _span(self, insn: Sensitive, register: int, segment: int, mask: int, *, write: bool) -> _Span | None:
+        """The page that the pointer ``register`` is in, or None where an access there would not be plain RAM."""
+        cpu = self._cpu
+        pointer = cpu.engine.gpr(register) & mask
+        linear = self._segment_base(insn, segment) + pointer
+        if cpu.bits != 64:
+            linear &= 0xFFFFFFFF
+        base = WRITE if write else READ
+        access = Access(write=base.write, execute=False, user=cpu.cpl == 3)
+        try:
+            physical = cpu.translate(linear, access)
+        except GuestFault:
+            return None
+        bank = cpu.ram.bank_at(physical)
+        if bank is None or (write and bank.rom):
+            return None
+        return _Span(bank, physical - bank.start, physical, linear)
+
+    def _room(self, span: _Span, insn: Sensitive, register: int, mask: int, limit: int) -> int:
+        """Iterations until the page, or the address size, ends."""
+        in_page = (PAGE_SIZE - (span.physical & PAGE_MASK)) // insn.operand
+        pointer = self._cpu.engine.gpr(register) & mask
+        in_space = (mask + 1 - pointer) // insn.operand
+        return min(limit, in_page, in_space)
+
+    def _advance(self, insn: Sensitive, register: int, mask: int, amount: int) -> None:
+        engine = self._cpu.engine
+        value = engine.gpr(register)
+        moved = (value + amount) & mask
+        # A 16-bit address size leaves the upper bits; a 32-bit one clears them in 64-bit mode.
+        engine.set_gpr(register, value & ~0xFFFF | moved if insn.address == 2 else moved)
+
+    def _movs(self, insn: Sensitive, limit: int, mask: int) -> int:
+        segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
+        source = self._span(insn, RSI, segment, mask, write=False)
+        if source is None:
+            return 0
+        target = self._span(insn, RDI, ES, mask, write=True)
+        if target is None:
+            return 0
+        n = min(self._room(source, insn, RSI, mask, limit), self._room(target, insn, RDI, mask, limit))
+        size = n * insn.operand
+        overlap = source.physical < target.physical + size and target.physical < source.physical + size
+        if n < 2 or (overlap and source.physical != target.physical):
+            return 0
+        if not self._written(target.physical, size, target.linear):
+            return 0
+        if not overlap:
+            target.bank.view[target.offset : target.offset + size] = source.bank.view[
+                source.offset : source.offset + size
+            ]
+        self._advance(insn, RSI, mask, size)
+        self._advance(insn, RDI, mask, size)
+        self._advance(insn, RCX, mask, -n)
+        return n
+
+    def _stos(self, insn: Sensitive, limit: int, mask: int) -> int:
+        target = self._span(insn, RDI, ES, mask, write=True)
+        if target is None:
+            return 0
+        n = self._room(target, insn, RDI, mask, limit)
+        size = n * insn.operand
+        if n < 2 or not self._written(target.physical, size, target.linear):
+            return 0
+        pattern = (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
+        target.bank.view[target.offset : target.offset + size] = pattern * n
+        self._advance(insn, RDI, mask, size)
+        self._advance(insn, RCX, mask, -n)
+        return n
+
+    def _scas(self, insn: Sensitive, limit: int, mask: int) -> int:
+        """REPE SCAS over equal elements only: the first mismatch, and the last element, are the engine's."""
+        source = self._span(insn, RDI, ES, mask, write=False)
+        if source is None:
+            return 0
+        n = self._room(source, insn, RDI, mask, limit)
+        pattern = (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
+        actual = bytes(source.bank.view[source.offset : source.offset + n * insn.operand])
+        if actual != pattern * n:
+            n = next(i for i in range(n) if actual[i * insn.operand : (i + 1) * insn.operand] != pattern)
+        if n < 2:
+            return 0
+        self._advance(insn, RDI, mask, n * insn.operand)
+        self._advance(insn, RCX, mask, -n)
+        return n

@@ -1,0 +1,43 @@
+"""Paging of every mode, without an engine: what tables mean, whether an access would fault and why.
+
+Linear and physical addresses are plain integers here; each docstring says which is meant.
+"""
+
+from emu.x86.paging.mappings import Mapping, mappings, merge, translate
+from emu.x86.paging.modes import (
+    Level,
+    PagingMode,
+    PagingState,
+    ReadEntry,
+    decode_entry,
+    is_canonical,
+    is_canonical_base,
+    levels,
+    mode_of,
+)
+from emu.x86.paging.walk import Access, NotCanonical, PageFault, Rights, Step, Walk, explain, judge, walk
+
+__all__ = [
+    "Access",
+    "Level",
+    "Mapping",
+    "NotCanonical",
+    "PageFault",
+    "PagingMode",
+    "PagingState",
+    "ReadEntry",
+    "Rights",
+    "Step",
+    "Walk",
+    "decode_entry",
+    "explain",
+    "is_canonical",
+    "is_canonical_base",
+    "judge",
+    "levels",
+    "mappings",
+    "merge",
+    "mode_of",
+    "translate",
+    "walk",
+]

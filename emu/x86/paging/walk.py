@@ -1,0 +1,246 @@
+"""Walking the tables for one access, with a reason for each outcome, SDM 3A 4.3 to 4.7."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from emu.units import show_phys, show_size
+from emu.x86.bits import U32, U64, Cr0, Cr4, Efer
+from emu.x86.exceptions import PageFaultBit, Vector
+from emu.x86.paging.modes import (
+    Entry,
+    Level,
+    PagingMode,
+    PagingState,
+    ReadEntry,
+    decode_entry,
+    is_canonical,
+    levels,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access: a read unless ``write`` or ``execute``; ``user``: made at CPL 3 and not implicit, SDM 3A 4.6.1.
+
+    ``implicit`` marks a supervisor access that an instruction does not name (descriptor tables, TSS, frames pushed by
+    event delivery): EFLAGS.AC does not lift SMAP for it.
+    """
+
+    write: bool = False
+    execute: bool = False
+    user: bool = False
+    implicit: bool = False
+
+    def __str__(self) -> str:
+        """The access in words: ``supervisor write``."""
+        verb = "execute" if self.execute else "write" if self.write else "read"
+        return f"{'user' if self.user else 'supervisor'} {verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the entries on the way to a page allow together, and whether its translation is global."""
+
+    writable: bool = True
+    user: bool = True
+    executable: bool = True
+    is_global: bool = False
+
+    def through(self, entry: int, level: Level, *, pge: bool) -> Rights:
+        """These rights after one more ``entry`` of ``level``; ``pge`` is CR4.PGE, without which nothing is global."""
+        if not level.has_rights:
+            return self
+        return Rights(
+            writable=self.writable and bool(entry & Entry.W),
+            user=self.user and bool(entry & Entry.U),
+            executable=self.executable and not (level.entry_size == 8 and entry & Entry.XD),
+            is_global=pge and level.is_leaf(entry) and bool(entry & Entry.G),
+        )
+
+    def __str__(self) -> str:
+        """``rwxug`` with a dash for each right that is missing, ``g`` for global."""
+        flags = ((self.writable, "w"), (self.executable, "x"), (self.user, "u"), (self.is_global, "g"))
+        return "r" + "".join(letter if on else "-" for on, letter in flags)
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """The access would raise #PF with this error code."""
+
+    error_code: int
+    reason: str
+    vector: Vector = Vector.PF
+
+
+@dataclass(frozen=True, slots=True)
+class NotCanonical:
+    """The address is not canonical: #GP(0), or #SS(0) for a stack access, and no table is read."""
+
+    reason: str
+    error_code: int = 0
+    vector: Vector = Vector.GP
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry that the walk used: its physical address, its value, and a sentence that says what it does.
+
+    A ``latched`` entry is a PDPTE that the processor holds since CR3 was loaded: memory may differ by now.
+    """
+
+    level: str
+    address: int
+    value: int
+    flags: str
+    sentence: str
+    latched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A finished walk; ``physical`` is None when there is a fault.
+
+    ``rights`` and ``page_size`` are known if a page is mapped at all, even where this access to it faults.
+    """
+
+    linear: int
+    access: Access
+    state: PagingState
+    steps: tuple[Step, ...]
+    physical: int | None
+    page_size: int | None
+    rights: Rights | None
+    fault: PageFault | NotCanonical | None
+
+
+READ: Final = Access()
+
+
+def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ) -> Walk:
+    """Translate ``linear`` for ``access``; tables are read by physical address through ``read_entry``.
+
+    Accessed and dirty bits are not set.  Outside IA-32e mode bits above 31 of ``linear`` are dropped.
+    """
+    mode = state.mode
+    linear &= U64 if mode.is_long else U32
+    if mode is PagingMode.NONE:
+        return Walk(linear, access, state, (), linear, None, Rights(), None)
+    if not is_canonical(linear, mode):
+        width = 57 if mode is PagingMode.FIVE_LEVEL else 48
+        odd = NotCanonical(f"{linear:#x} is not canonical: bits 63 to {width - 1} differ")
+        return Walk(linear, access, state, (), None, None, None, odd)
+    steps: list[Step] = []
+    rights = Rights()
+    table = state.root
+    for level in levels(state):
+        step = _step(read_entry, state, level, table, linear)
+        steps.append(step)
+        entry = step.value
+        bits = _faulting_bits(level, entry)
+        if bits is not None:
+            fault = PageFault(_error_code(state, access, bits), f"{access} of {linear:#x}: {step.sentence}")
+            return Walk(linear, access, state, tuple(steps), None, None, None, fault)
+        rights = rights.through(entry, level, pge=bool(state.cr4 & Cr4.PGE))
+        if level.is_leaf(entry):
+            denied = judge(state, rights, access)
+            physical = level.page(entry) | (linear & (level.page_size - 1))
+            return Walk(
+                linear, access, state, tuple(steps), None if denied else physical, level.page_size, rights, denied
+            )
+        table = level.table(entry)
+    msg = "the last level always maps a page"
+    raise AssertionError(msg)
+
+
+def judge(state: PagingState, rights: Rights, access: Access) -> PageFault | None:
+    """Whether paging lets ``access`` reach a present page that has these ``rights``, SDM 3A 4.6.1."""
+    reason = _user_denial(rights, access) if access.user else _supervisor_denial(state, rights, access)
+    if reason is None and access.execute and not rights.executable:
+        reason = "XD is set in an entry on the way"
+    if reason is None:
+        return None
+    return PageFault(_error_code(state, access, PageFaultBit.P), f"{access}: {reason}")
+
+
+def explain(done: Walk) -> list[str]:
+    """The walk in sentences, one a level, then what each kind of access would do."""
+    mode = done.state.mode
+    if mode is PagingMode.NONE:
+        return [f"paging is off: linear {done.linear:#x} is {show_phys(done.linear)}"]
+    if isinstance(done.fault, NotCanonical):
+        return [f"{done.fault.reason}: #GP(0), or #SS(0) through the stack"]
+    lines = [f"{mode.value} paging, CR3 {done.state.cr3:#x}: tables begin at {show_phys(done.state.root)}"]
+    for step in done.steps:
+        held = " (latched when CR3 was loaded)" if step.latched else ""
+        lines.append(
+            f"{step.level:<5} {show_phys(step.address)} = {step.value:#018x} {step.flags}: {step.sentence}{held}"
+        )
+    if done.rights is None or done.page_size is None:
+        lines.append("every access faults here")
+        return lines
+    lines.append(f"{show_size(done.page_size)} page, together {done.rights}")
+    for user in (False, True):
+        for write, execute in ((False, False), (True, False), (False, True)):
+            access = Access(write=write, execute=execute, user=user)
+            denied = judge(done.state, done.rights, access)
+            lines.append(f"#PF({denied.error_code:#x}) {denied.reason}" if denied else f"{access}: allowed")
+    return lines
+
+
+def _step(read_entry: ReadEntry, state: PagingState, level: Level, table: int, linear: int) -> Step:
+    index = level.index(linear)
+    address = table + index * level.entry_size
+    held = state.pdptes if state.mode is PagingMode.PAE and not level.has_rights else None
+    entry = read_entry(address, level.entry_size) if held is None else held[index]
+    flags = decode_entry(entry, level)
+    return Step(level.name, address, entry, flags, _sentence(level, entry, index), latched=held is not None)
+
+
+def _sentence(level: Level, entry: int, index: int) -> str:
+    which = f"entry {index} ({level.name})"
+    if not entry & Entry.P:
+        return f"{which} is not present"
+    reserved = level.reserved_bits(entry)
+    if reserved:
+        return f"{which} has reserved bits {reserved:#x} set"
+    if level.is_leaf(entry):
+        return f"{which} maps the {show_size(level.page_size)} at {show_phys(level.page(entry))}"
+    return f"{which} refers to the table at {show_phys(level.table(entry))}"
+
+
+def _faulting_bits(level: Level, entry: int) -> int | None:
+    """The P and RSVD bits of the error code that this entry alone causes, or None for a usable entry."""
+    if not entry & Entry.P:
+        return 0
+    return PageFaultBit.P | PageFaultBit.RSVD if level.reserved_bits(entry) else None
+
+
+def _user_denial(rights: Rights, access: Access) -> str | None:
+    if not rights.user:
+        return "U/S is 0 in an entry on the way"
+    if access.write and not rights.writable:
+        return "R/W is 0 in an entry on the way"
+    return None
+
+
+def _supervisor_denial(state: PagingState, rights: Rights, access: Access) -> str | None:
+    if access.execute:
+        return "CR4.SMEP=1 and this is a user page" if rights.user and state.cr4 & Cr4.SMEP else None
+    if rights.user and state.cr4 & Cr4.SMAP and (access.implicit or not state.ac):
+        return "CR4.SMAP=1 and this is a user page" + (", implicit access" if access.implicit else ", EFLAGS.AC=0")
+    if access.write and not rights.writable and state.cr0 & Cr0.WP:
+        return "R/W is 0 in an entry on the way and CR0.WP=1"
+    return None
+
+
+def _error_code(state: PagingState, access: Access, bits: int) -> int:
+    """SDM 3A 4.7: the fetch bit is only reported where fetches can be denied at all."""
+    tells_fetch = state.cr4 & Cr4.SMEP or (state.cr4 & Cr4.PAE and state.efer & Efer.NXE)
+    return (
+        bits
+        | (PageFaultBit.W if access.write else 0)
+        | (PageFaultBit.U if access.user else 0)
+        | (PageFaultBit.I if access.execute and tells_fetch else 0)
+    )
