@@ -6,7 +6,7 @@ counted here, so that an instruction is ONE whatever it is, and ``N.k`` names a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from emu.machine.events import Position
 
@@ -29,63 +29,65 @@ class CountState:
 
 
 class Counting:
-    """The state above with the rules by which it moves."""
+    """The fields of :class:`CountState`, and the rules by which they move."""
 
     def __init__(self) -> None:
         self.state = CountState()
 
     @property
-    def ticks(self) -> int:
-        """Virtual time since power-on."""
-        return self.state.ticks
+    def state(self) -> CountState:
+        """All of it, as a value."""
+        return CountState(
+            self.ticks, self.iterations, self.idle_ticks, self._repeated, self._resumes_at, self._executed, self._done
+        )
+
+    @state.setter
+    def state(self, state: CountState) -> None:
+        self.ticks = state.ticks
+        self.iterations = state.iterations
+        self.idle_ticks = state.idle
+        self._repeated = state.repeated
+        self._resumes_at = state.resumes_at
+        self._executed = state.executed
+        self._done = state.done
 
     @property
     def instructions(self) -> int:
         """Instructions retired since power-on (one under way counts from its second iteration on)."""
-        return self.state.ticks - self.state.iterations - self.state.idle
-
-    @property
-    def iterations(self) -> int:
-        """Iterations of repeated instructions that were no instruction of their own."""
-        return self.state.iterations
+        return self.ticks - self.iterations - self.idle_ticks
 
     def pass_time(self, ticks: int) -> None:
-        """Time goes by: instructions retired, or nothing happened during HLT (see :meth:`idle`)."""
-        self.state = replace(self.state, ticks=self.state.ticks + ticks)
+        """Instructions and iterations retired."""
+        self.ticks += ticks
 
     def idle(self, ticks: int) -> None:
-        """Time goes by in which no instruction retires."""
-        state = self.state
-        self.state = replace(state, ticks=state.ticks + ticks, idle=state.idle + ticks)
+        """HLT waited: time in which no instruction retires."""
+        self.ticks += ticks
+        self.idle_ticks += ticks
 
     def before_iteration(self, address: int, tick: int, by_host: int, *, engine_next: bool) -> None:
         """A repeated instruction at ``address`` is about to iterate at ``tick``.
 
         The host has just done ``by_host`` iterations of it; the engine does the next if ``engine_next``.
         """
-        state = self.state
-        under_way = state.repeated == address and state.resumes_at == tick
-        counted = by_host + (1 if under_way and state.executed else 0)
-        self.state = replace(
-            state,
-            iterations=state.iterations + counted,
-            repeated=address,
-            resumes_at=tick + by_host + engine_next,
-            executed=engine_next,
-            done=(state.done if under_way else 0) + counted,
-        )
+        under_way = self._repeated == address and self._resumes_at == tick
+        counted = by_host + (1 if under_way and self._executed else 0)
+        self.iterations += counted
+        self._repeated = address
+        self._resumes_at = tick + by_host + engine_next
+        self._executed = engine_next
+        self._done = (self._done if under_way else 0) + counted
 
     def interrupted(self, address: int) -> None:
         """Control leaves for a handler at ``address``: a repeated instruction under way there has not retired."""
-        state = self.state
-        if state.repeated == address and state.resumes_at == state.ticks and state.executed:
-            self.state = replace(state, iterations=state.iterations + 1, repeated=-1)
+        if self._repeated == address and self._resumes_at == self.ticks and self._executed:
+            self.iterations += 1
+            self._repeated = -1
 
     def position(self, address: int) -> Position:
         """Where the run is, with control at linear ``address``."""
-        state = self.state
-        under_way = state.repeated == address and state.resumes_at == state.ticks
+        under_way = self._repeated == address and self._resumes_at == self.ticks
         if not under_way:
             return Position(self.instructions)
-        pending = 1 if state.executed else 0
-        return Position(self.instructions - pending, state.done + pending)
+        pending = 1 if self._executed else 0
+        return Position(self.instructions - pending, self._done + pending)

@@ -27,8 +27,11 @@ The engine reads PDPTEs at each walk and marks them accessed; hardware latches t
 paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :class:`Cpu`.
 """
 
-READ = Access(write=False, execute=False, user=False)
-WRITE = Access(write=True, execute=False, user=False)
+_LARGE_MASK = (1 << 21) - 1
+_RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
+
+READ = Access(implicit=True)
+WRITE = Access(write=True, implicit=True)
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
@@ -60,6 +63,9 @@ class Cpu:
         self._guest_cr3: int | None = None
         self._pdptes: tuple[int, int, int, int] | None = None
         self.nmi_blocked = False
+        self._translations: dict[tuple[int, Access], int] = {}
+        self._small: dict[tuple[int, Access], int] = {}
+        self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
 
     # ---- mode --------------------------------------------------------------------------------------------------
 
@@ -91,7 +97,7 @@ class Cpu:
             cr3=self.cr3,
             cr4=engine.cr(4),
             efer=engine.efer,
-            ac=bool(engine.rflags >> 18 & 1),
+            ac=bool(engine.cr(4) & Cr4.SMAP and engine.rflags >> 18 & 1),
             pdptes=self._pdptes,
         )
 
@@ -118,6 +124,7 @@ class Cpu:
     def settle_pdptes(self) -> None:
         """After a change of CR0, CR3, CR4 or EFER: latch the PDPTEs under PAE paging, or stop using the latch."""
         engine = self.engine
+        self.forget_translations()
         guest_cr3 = self.cr3
         if mode_of(engine.cr(0), engine.cr(4), engine.efer) is not PagingMode.PAE:
             if self._guest_cr3 is not None:
@@ -147,13 +154,64 @@ class Cpu:
 
     def translate(self, linear: int, access: Access = READ) -> int:
         """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
+        return self._checked(linear, access).physical or 0
+
+    def _checked(self, linear: int, access: Access) -> Walk:
         result = self.walk(linear, access)
         if isinstance(result.fault, PageFault):
             raise GuestFault(Vector.PF, result.fault.error_code, linear)
         if result.physical is None:
             raise GuestFault(Vector.GP, 0)
         self._mark(result, write=access.write)
-        return result.physical
+        return result
+
+    def translate_cached(self, linear: int, access: Access) -> int:
+        """:meth:`translate`, remembered per page until the guest or the host flushes translations, as a TLB does."""
+        if not self.cr0 >> 31:
+            return linear & 0xFFFFFFFF
+        large = self._translations.get((linear & ~_LARGE_MASK, access))
+        if large is not None:
+            return large + (linear & _LARGE_MASK)
+        key = linear & ~PAGE_MASK, access
+        page = self._small.get(key)
+        if page is None:
+            page = self._beside(linear, access)
+            if page is None:
+                return self._remember(linear, access)
+            self._small[key] = page
+        return page + (linear & PAGE_MASK)
+
+    def _beside(self, linear: int, access: Access) -> int | None:
+        """The page by its last-level entry alone, where a page of the same table was walked with this access before."""
+        seen = self._leaves.get((linear & ~_LARGE_MASK, access))
+        if seen is None:
+            return None
+        first, size = seen
+        entry = self.ram.read_int(first + (linear >> 12 & 0x1FF) * size, size)
+        wanted = 0x63 if access.write else 0x21  # P and A; for a store W and D too: anything else is walked in full
+        if entry & wanted != wanted or entry & _RESERVED_HIGH:
+            return None
+        return entry & PHYS_MASK & ~PAGE_MASK
+
+    def _remember(self, linear: int, access: Access) -> int:
+        result = self._checked(linear, access)
+        physical = result.physical or 0
+        if result.page_size is not None and result.page_size > _LARGE_MASK:
+            self._translations[linear & ~_LARGE_MASK, access] = physical - (linear & _LARGE_MASK)
+        else:
+            self._small[linear & ~PAGE_MASK, access] = physical & ~PAGE_MASK
+            plain = not self.cr4 & (Cr4.SMAP | Cr4.SMEP) and not access.user
+            if plain and (not access.write or (result.rights is not None and result.rights.writable)):
+                size = 4 if self.paging().mode is PagingMode.TWO_LEVEL else 8
+                first = result.steps[-1].address - (linear >> 12 & 0x1FF) * size
+                self._leaves[linear & ~_LARGE_MASK, access] = first, size
+        return physical
+
+    def forget_translations(self) -> None:
+        """The guest loaded CR0, CR3 or CR4 or executed INVLPG, or the host changed tables."""
+        self._translations.clear()
+        self._small.clear()
+        self._leaves.clear()
 
     def _mark(self, result: Walk, *, write: bool) -> None:
         for index, step in enumerate(result.steps):
@@ -311,6 +369,7 @@ class Cpu:
 
     def restore(self, state: CpuSnapshot) -> None:
         """Go back to a :meth:`snapshot` of this machine."""
+        self.forget_translations()
         self._guest_cr3, self._pdptes, self.nmi_blocked = state.guest_cr3, state.pdptes, state.nmi_blocked
         if state.pdptes is not None:
             self._pdpt_page[:32] = struct.pack("<4Q", *state.pdptes)

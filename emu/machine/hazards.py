@@ -9,12 +9,15 @@ instruction, outside it costs nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import memory_operands
 from emu.machine.events import Hazard
+from emu.machine.ram import Ram
+from emu.units import PAGE_MASK, PAGE_SHIFT
 from emu.x86.bits import Cr4
-from emu.x86.paging import Mapping, PagingMode, mappings, mode_of
+from emu.x86.paging import Mapping, PagingMode, mappings, merge, mode_of
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
@@ -30,6 +33,20 @@ class _Stale:
     only: str
 
 
+def _paged(ram: Ram) -> Callable[[int, int], int]:
+    """A reader of table entries that fetches each table once."""
+    pages: dict[int, bytes] = {}
+
+    def read(address: int, size: int) -> int:
+        page = pages.get(address >> PAGE_SHIFT)
+        if page is None:
+            page = pages[address >> PAGE_SHIFT] = ram.page(address >> PAGE_SHIFT)
+        offset = address & PAGE_MASK
+        return int.from_bytes(page[offset : offset + size], "little")
+
+    return read
+
+
 class Hazards:
     """The windows that are open now, for one machine."""
 
@@ -38,8 +55,11 @@ class Hazards:
         self._old: list[Mapping] = []
         self._stale: list[_Stale] = []
         self._window: int | None = None
+        self._serial_from = 0
         self._said: set[tuple[str, _Stale]] = set()
         self.serial = 0
+        self.serial_pc = 0
+        self.serial_position = machine.count.position(0)
 
     @property
     def watching(self) -> bool:
@@ -48,14 +68,22 @@ class Hazards:
 
     def serialised(self) -> None:
         """A serialising instruction retired: fetch sees every earlier store."""
-        self.serial = self._machine.count.ticks
+        machine = self._machine
+        self.serial = machine.count.ticks
+        self.serial_pc = self._serial_from
+        self.serial_position = machine.count.position(0)
+
+    def before_serialising(self) -> None:
+        """A serialising instruction is next: remember where it is."""
+        self._serial_from = self._machine.cpu.pc
 
     def before_control_write(self, number: int) -> None:
         """CR ``number`` is about to be written: remember what the old tables made global."""
         machine = self._machine
         self._old = []
         if machine.strict and number == 3 and machine.cpu.pge() and self._paging() is not PagingMode.NONE:
-            self._old = [one for one in mappings(machine.ram.read_int, machine.cpu.paging()) if one.rights.is_global]
+            found = (one for one in mappings(_paged(machine.ram), machine.cpu.paging()) if one.rights.is_global)
+            self._old = list(merge(found))
 
     def _paging(self) -> PagingMode:
         cpu = self._machine.cpu
@@ -72,7 +100,7 @@ class Hazards:
 
     def _open(self) -> None:
         cpu = self._machine.cpu
-        for new in mappings(self._machine.ram.read_int, cpu.paging()):
+        for new in mappings(_paged(self._machine.ram), cpu.paging()):
             for old in self._old:
                 start, end = max(old.linear, new.linear), min(old.linear + old.size, new.linear + new.size)
                 if start < end:

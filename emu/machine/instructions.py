@@ -46,6 +46,7 @@ class Instructions:
             Kind.LGDT: self._load_table,
             Kind.LIDT: self._load_table,
             Kind.SYSCALL: self._syscall,
+            Kind.INVLPG: self._invlpg,
             Kind.DR_WRITE: self._dr_write,
         }
         self.msrs: dict[int, int] = dict(_OURS)
@@ -54,6 +55,7 @@ class Instructions:
     def execute(self, insn: Sensitive) -> None:
         """Do ``insn``, which is at RIP."""
         before = self._machine.count.ticks
+        self._machine.hazards.before_serialising()
         self._handlers.get(insn.kind, self._native)(insn)
         if insn.kind in SERIALIZING and self._machine.count.ticks > before:
             self._machine.hazards.serialised()
@@ -263,6 +265,10 @@ class Instructions:
         old: int = getattr(machine.cpu, name).base
         if self._native(insn):
             self._changed(name, old, getattr(machine.cpu, name).base)
+
+    def _invlpg(self, insn: Sensitive) -> None:
+        if self._native(insn):
+            self._machine.cpu.forget_translations()
 
     def _syscall(self, insn: Sensitive) -> None:
         machine = self._machine

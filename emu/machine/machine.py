@@ -27,7 +27,7 @@ from emu.machine.instructions import Instructions
 from emu.machine.owners import Owner, Owners
 from emu.machine.policy import Policy
 from emu.machine.ram import Ram, RamSnapshot
-from emu.machine.strings import StringMover
+from emu.machine.strings import STORING, StringMover
 from emu.units import PAGE_SIZE
 from emu.x86.bits import PHYS_MASK, Eflags
 from emu.x86.delivery import Delivered, EventKind, NotModelled, deliver
@@ -77,13 +77,14 @@ class Machine:
         self.events: list[ev.Event] = []
         self.listeners: list[Callable[[ev.Event], None]] = []
         self.breakpoints: set[int] = set()
-        self._break_range: tuple[int, int, int] | None = None
+        self._break_ranges: list[tuple[int, int, int]] = []
         self._mover = StringMover(self.cpu, self._host_store)
         self._outcome: ev.Outcome | None = None
         self._resumed_at = (-1, -1)
         self._run_start = 0
         self._run_budget = 0
         self._stop_insn: Sensitive | None = None
+        self.last_string: tuple[int, int] | None = None
         self._look: Callable[[int], None] | None = None
         self._flush = False
         self.nmi_pending = False
@@ -241,7 +242,7 @@ class Machine:
         return True
 
     def _breaks_at(self, address: int) -> bool:
-        inside = self._break_range is not None and self._break_range[0] <= address <= self._break_range[1]
+        inside = any(first <= address <= last for first, last, _ in self._break_ranges)
         if inside or address in self.breakpoints:
             self._outcome = ev.Breakpoint(address)
             return True
@@ -253,6 +254,8 @@ class Machine:
         done = 0 if self.plain_strings or self.hazards.watching else self._mover.run(insn, budget)
         self.engine.add_ticks(done)
         stop = done >= budget
+        if insn.opcode in STORING:
+            self.last_string = (tick + done, address)
         self.count.before_iteration(address, tick, done, engine_next=not stop)
         return stop
 
@@ -357,16 +360,25 @@ class Machine:
         """Forget a breakpoint."""
         self.breakpoints.discard(linear)
 
-    def break_in(self, begin: int, end: int) -> None:
-        """Stop before the first instruction that begins in linear ``begin`` .. ``end`` (inclusive)."""
+    def break_in(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Stop before the first instruction that begins in any linear range (first, last), both inclusive."""
         self.clear_break_in()
-        self._break_range = (begin, end, self.engine.intercept_range(begin, end))
+        self._break_ranges = [(first, last, self.engine.intercept_range(first, last)) for first, last in ranges]
+
+    def break_outside(self, pages: Iterable[int]) -> None:
+        """Stop before the first instruction that begins in none of the 4 KiB pages at linear ``pages``."""
+        ranges, cursor = [], 0
+        for page in sorted(set(pages)):
+            if cursor < page:
+                ranges.append((cursor, page - 1))
+            cursor = page + PAGE_SIZE
+        self.break_in([*ranges, (cursor, (1 << 64) - 1)])
 
     def clear_break_in(self) -> None:
-        """Forget the range of :meth:`break_in`."""
-        if self._break_range is not None:
-            self.engine.unwatch(self._break_range[2])
-            self._break_range = None
+        """Forget the ranges of :meth:`break_in` and :meth:`break_outside`."""
+        for _, _, handle in self._break_ranges:
+            self.engine.unwatch(handle)
+        self._break_ranges = []
 
     def watch_instructions(self, look: Callable[[int], None]) -> int:
         """Call ``look(linear)`` before every instruction, at a cost per instruction; the answer ends it."""
@@ -390,7 +402,12 @@ class Machine:
         """Host edits of live page tables, followed by what a kernel's own flush would do."""
         for address, data in writes:
             self.ram.write(address, data)
+        self.flush_translations()
+
+    def flush_translations(self) -> None:
+        """Drop every cached translation, as INVLPG of every page would (the host changed live tables)."""
         self.engine.flush_tlb()
+        self.cpu.forget_translations()
 
     # ---- snapshots ---------------------------------------------------------------------------------------------
 

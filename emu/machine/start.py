@@ -12,7 +12,7 @@ from emu.x86.bits import Cr0, Cr4, Efer
 from emu.x86.segments import SegmentCache, TableRegister
 
 _CODE_16, _DATA_16 = 0x009B00, 0x009300
-_CODE_32, _DATA_32, _CODE_64 = 0xCF9B00, 0xCF9300, 0xAF9B00
+_CODE_32, _DATA_32, _CODE_64 = 0xC09B00, 0xC09300, 0xA09B00
 _FLAT = 0xFFFFFFFF
 BOOT_CODE_SELECTOR, BOOT_DATA_SELECTOR = 0x10, 0x18
 

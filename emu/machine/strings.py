@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emu.machine.cpu import READ, SEGMENT_NAMES, WRITE, Cpu
+from emu.machine.cpu import SEGMENT_NAMES, Cpu
 from emu.machine.cpustate import ES, RAX, RCX, RDI, RSI
 from emu.machine.ram import Bank
 from emu.units import PAGE_MASK, PAGE_SIZE
@@ -22,6 +22,9 @@ from emu.x86.sensitive import Sensitive
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _SCAS = (0xAE, 0xAF)
 _DF = 1 << 10
+_ACCESSES = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
+STORING = frozenset({*_MOVS, *_STOS})
+"""Opcodes of the string instructions that store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,9 @@ class StringMover:
         linear = self._segment_base(insn, segment) + pointer
         if cpu.bits != 64:
             linear &= 0xFFFFFFFF
-        base = WRITE if write else READ
-        access = Access(write=base.write, execute=False, user=cpu.cpl == 3)
+        access = _ACCESSES[cpu.cpl == 3, write]
         try:
-            physical = cpu.translate(linear, access)
+            physical = cpu.translate_cached(linear, access)
         except GuestFault:
             return None
         bank = cpu.ram.bank_at(physical)

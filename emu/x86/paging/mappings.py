@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from emu.x86.bits import U32, U64, Cr4
-from emu.x86.paging.modes import Entry, Level, PagingMode, PagingState, ReadEntry, is_canonical, levels
+from emu.x86.paging.modes import Entry, Level, PagingMode, PagingState, ReadEntry, is_canonical, levels, plan_of
 from emu.x86.paging.walk import Rights
 
 MAX_TABLES: Final = 16_384
@@ -29,15 +29,17 @@ def translate(read_entry: ReadEntry, state: PagingState, linear: int) -> int | N
 
     Rights are not looked at.  Agrees with :func:`emu.x86.paging.walk` for every page, at a fraction of its cost.
     """
-    mode = state.mode
-    if mode is PagingMode.NONE:
-        return linear & U32
-    linear &= U64 if mode.is_long else U32
-    if not is_canonical(linear, mode):
-        return None
-    table = state.root
+    mode, table, steps = plan_of(state)
+    if mode is PagingMode.FOUR_LEVEL or mode is PagingMode.FIVE_LEVEL:
+        linear &= U64
+        if not is_canonical(linear, mode):
+            return None
+    else:
+        linear &= U32
+        if mode is PagingMode.NONE:
+            return linear
     latched = state.pdptes if mode is PagingMode.PAE else None
-    for level in levels(state):
+    for level in steps:
         index = linear >> level.shift & level.index_mask
         if latched is not None:
             entry = latched[index]

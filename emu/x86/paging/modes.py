@@ -153,9 +153,16 @@ class Level:
         return entry & PHYS_MASK & ~(self.page_size - 1)
 
 
+@lru_cache(maxsize=64)
+def plan_of(state: PagingState) -> tuple[PagingMode, int, tuple[Level, ...]]:
+    """The mode in force, the physical address of the top table, and the levels from there down."""
+    mode = state.mode
+    return mode, state.root, _levels(mode, pse=bool(state.cr4 & Cr4.PSE), nxe=bool(state.efer & Efer.NXE))
+
+
 def levels(state: PagingState) -> tuple[Level, ...]:
     """The levels of the mode in force from the top down; empty when paging is off."""
-    return _levels(state.mode, bool(state.cr4 & Cr4.PSE), bool(state.efer & Efer.NXE))
+    return plan_of(state)[2]
 
 
 _ABOVE_PHYS: Final = (1 << 52) - 1 & ~PHYS_MASK
@@ -167,8 +174,7 @@ def _below(shift: int) -> int:
     return (1 << shift) - 1 & ~0x1FFF
 
 
-@lru_cache(maxsize=32)
-def _levels(mode: PagingMode, pse: bool, nxe: bool) -> tuple[Level, ...]:  # noqa: FBT001 - lru_cache wants positions
+def _levels(mode: PagingMode, *, pse: bool, nxe: bool) -> tuple[Level, ...]:
     if mode is PagingMode.NONE:
         return ()
     if mode is PagingMode.TWO_LEVEL:

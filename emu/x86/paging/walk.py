@@ -16,7 +16,7 @@ from emu.x86.paging.modes import (
     ReadEntry,
     decode_entry,
     is_canonical,
-    levels,
+    plan_of,
 )
 
 
@@ -85,17 +85,39 @@ class NotCanonical:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry that the walk used: its physical address, its value, and a sentence that says what it does.
+    """One entry that the walk used: its format, index and physical address, and its value.
 
     A ``latched`` entry is a PDPTE that the processor holds since CR3 was loaded: memory may differ by now.
     """
 
-    level: str
+    format: Level
+    index: int
     address: int
     value: int
-    flags: str
-    sentence: str
     latched: bool = False
+
+    @property
+    def level(self) -> str:
+        """The SDM's name for entries of this level: ``PDE``."""
+        return self.format.name
+
+    @property
+    def flags(self) -> str:
+        """The entry's flags by their letters, as ``P W U``."""
+        return decode_entry(self.value, self.format)
+
+    @property
+    def sentence(self) -> str:
+        """What the entry does to the walk."""
+        which = f"entry {self.index} ({self.level})"
+        if not self.value & Entry.P:
+            return f"{which} is not present"
+        reserved = self.format.reserved_bits(self.value)
+        if reserved:
+            return f"{which} has reserved bits {reserved:#x} set"
+        if self.format.is_leaf(self.value):
+            return f"{which} maps the {show_size(self.format.page_size)} at {show_phys(self.format.page(self.value))}"
+        return f"{which} refers to the table at {show_phys(self.format.table(self.value))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +145,7 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
 
     Accessed and dirty bits are not set.  Outside IA-32e mode bits above 31 of ``linear`` are dropped.
     """
-    mode = state.mode
+    mode, table, formats = plan_of(state)
     linear &= U64 if mode.is_long else U32
     if mode is PagingMode.NONE:
         return Walk(linear, access, state, (), linear, None, Rights(), None)
@@ -133,8 +155,8 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
         return Walk(linear, access, state, (), None, None, None, odd)
     steps: list[Step] = []
     rights = Rights()
-    table = state.root
-    for level in levels(state):
+    pge = bool(state.cr4 & Cr4.PGE)
+    for level in formats:
         step = _step(read_entry, state, level, table, linear)
         steps.append(step)
         entry = step.value
@@ -142,7 +164,7 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
         if bits is not None:
             fault = PageFault(_error_code(state, access, bits), f"{access} of {linear:#x}: {step.sentence}")
             return Walk(linear, access, state, tuple(steps), None, None, None, fault)
-        rights = rights.through(entry, level, pge=bool(state.cr4 & Cr4.PGE))
+        rights = rights.through(entry, level, pge=pge)
         if level.is_leaf(entry):
             denied = judge(state, rights, access)
             physical = level.page(entry) | (linear & (level.page_size - 1))
@@ -190,24 +212,11 @@ def explain(done: Walk) -> list[str]:
 
 
 def _step(read_entry: ReadEntry, state: PagingState, level: Level, table: int, linear: int) -> Step:
-    index = level.index(linear)
+    index = linear >> level.shift & level.index_mask
     address = table + index * level.entry_size
-    held = state.pdptes if state.mode is PagingMode.PAE and not level.has_rights else None
-    entry = read_entry(address, level.entry_size) if held is None else held[index]
-    flags = decode_entry(entry, level)
-    return Step(level.name, address, entry, flags, _sentence(level, entry, index), latched=held is not None)
-
-
-def _sentence(level: Level, entry: int, index: int) -> str:
-    which = f"entry {index} ({level.name})"
-    if not entry & Entry.P:
-        return f"{which} is not present"
-    reserved = level.reserved_bits(entry)
-    if reserved:
-        return f"{which} has reserved bits {reserved:#x} set"
-    if level.is_leaf(entry):
-        return f"{which} maps the {show_size(level.page_size)} at {show_phys(level.page(entry))}"
-    return f"{which} refers to the table at {show_phys(level.table(entry))}"
+    if state.pdptes is not None and not level.has_rights:
+        return Step(level, index, address, state.pdptes[index], latched=True)
+    return Step(level, index, address, read_entry(address, level.entry_size))
 
 
 def _faulting_bits(level: Level, entry: int) -> int | None:

@@ -1,0 +1,60 @@
+# kjump: `make run` and `make test` need Python 3.11 to 3.13 with venv, and nothing else.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+# pytest-xdist workers: one per processor by default; JOBS=0 runs in one process
+JOBS   ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench oracle clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.ready ## jump from kernel A to kernel B and back on four kinds of x86
+	@$(BIN)/kjump run --arch all $(ARGS)
+
+test: $(VENV)/.ready-dev ## the test suite
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(VENV)/.ready-dev ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+
+format: $(VENV)/.ready-dev ## let ruff lay out the Python sources
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.ready ## speed, as ratios measured in this run
+	@$(BIN)/kjump bench $(ARGS)
+
+oracle: $(VENV)/.ready-dev ## only the tests against GNU as, gdb and QEMU; a missing tool is a failure
+	@KJUMP_REQUIRE_ORACLES=1 $(BIN)/python -m pytest -n $(JOBS) -m oracle $(ARGS)
+
+clean: ## remove the virtual environment, caches and build output
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find emu tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The version and venv checks come first, so that what is missing is named and not guessed from a traceback.
+$(VENV)/bin/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	    echo "make: no '$(PYTHON)' here: install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	    echo "make: $$("$(PYTHON)" --version) will not do: kjump needs 3.11 to 3.13: make PYTHON=python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "make: this Python cannot make virtual environments: install the package python3-venv" \
+	         "(Debian, Ubuntu: apt install python3-venv), then run make again" >&2; exit 2; }
+	@echo "making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 2; }
+
+$(VENV)/.ready: pyproject.toml | $(VENV)/bin/python
+	@echo "installing kjump into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing kjump and its development tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.ready

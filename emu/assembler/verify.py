@@ -1,0 +1,214 @@
+"""Does the emitted instruction say what was written?  Capstone reads it back and every part is compared.
+
+A difference is an error for the person who wrote the line: no byte leaves the assembler that does not decode to
+the mnemonic, size, registers, displacement and immediates of its source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from emu.assembler.branches import CONDITION_CODES, branch_target
+from emu.assembler.capstone_port import Decoded, DecodedOperand, Kind, decode
+from emu.assembler.encode import FIXED_REAL, WAITING, address_size, family, operand_size, stem
+from emu.assembler.operands import GENERAL, Immediate, Instruction, Memory, Operand, Register
+
+_ALIASES = {
+    "sal": "shl", "movabs": "mov", "cwtl": "cwde", "cbtw": "cbw", "cwtd": "cwd", "cltd": "cdq", "cltq": "cdqe",
+    "cqto": "cqo", "xlat": "xlatb", "icebp": "int1", "fwait": "wait", "loopnz": "loopne", "loopz": "loope",
+    "fildq": "fildll", "fistpq": "fistpll", "fisttpq": "fisttpll", "fcomip": "fcompi", "fucomip": "fucompi",
+    "movsxd": "movslq",
+}  # fmt: skip
+_CONDITION_NAMES = {code: name for name, code in CONDITION_CODES.items()}
+_PREFIX_WORDS = re.compile(r"^(?:lock|repn?[ez]?|repn?z|notrack|bnd|data16|data32|addr32|[c-g]s|ss|rex\S*) ")
+_SIZES = {"b": 1, "w": 2, "l": 4, "q": 8}
+_IMPLIED_SIZE = frozenset(
+    "ret lret iret pushf popf push pop call jmp ljmp lcall enter leave lgdt lidt sgdt sidt ltr lldt str sldt lmsw "
+    "smsw verr verw lar lsl int sysret sysexit nop in out crc32".split()
+)
+"""Mnemonics whose size is implied by the code size or by one operand, so that Capstone may show another suffix."""
+_READS_WORD = frozenset("lar lsl ltr lldt lmsw verr verw pinsrw".split())
+"""Mnemonics that read 16 bits of their first operand whatever width of register is named."""
+_ZERO_EXTENDS = frozenset("str sldt smsw mov movmskps movmskpd pmovmskb pextrw".split())
+"""Mnemonics whose 32-bit form clears the upper half, so that it is also the 64-bit form."""
+_STRING = frozenset("movs cmps scas lods stos ins outs".split())
+_COMMUTATIVE = frozenset(("xchg", "test"))
+
+
+class Mismatch(Exception):
+    """Raised when an encoding does not say what the source says; the text is the difference."""
+
+
+def canonical(mnemonic: str) -> tuple[str, int]:
+    """One name for all spellings of a mnemonic, and the size that its suffix gives (0: none)."""
+    mnemonic = _ALIASES.get(mnemonic, mnemonic)
+    for lead in ("j", "set", "cmov"):
+        rest = mnemonic.removeprefix(lead)
+        if rest == mnemonic:
+            continue
+        if rest in CONDITION_CODES:
+            return lead + _CONDITION_NAMES[CONDITION_CODES[rest]], 0
+        if lead == "cmov" and rest[:-1] in CONDITION_CODES:
+            return lead + _CONDITION_NAMES[CONDITION_CODES[rest[:-1]]], _SIZES.get(rest[-1], 0)
+    name, size = stem(mnemonic)
+    return _ALIASES.get(name, name), size
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """One instruction as written, with its values, beside what its bytes decode to."""
+
+    written: Instruction
+    values: Sequence[int | None]
+    decoded: Decoded
+    bits: int
+
+    def same_mnemonic(self) -> bool:
+        name = self.decoded.mnemonic
+        while (prefix := _PREFIX_WORDS.match(name)) is not None:
+            name = name[prefix.end() :]
+        written, given = canonical(self.written.mnemonic)
+        found, size = canonical(name)
+        if written != found:
+            return self._same_but_suffix(written, found)
+        if given and size:
+            return given == size
+        wanted = operand_size(self.written, self.bits)
+        return not (size and wanted) or size == wanted or written in _IMPLIED_SIZE or self._moves_segment()
+
+    @staticmethod
+    def _same_but_suffix(written: str, found: str) -> bool:
+        """Whether one spelling is the other with a suffix, for mnemonics whose suffixes this layer does not know."""
+        longer, shorter = (written, found) if len(written) > len(found) else (found, written)
+        return longer[:-1] == shorter and longer[-1] in "bwlqs"
+
+    def _moves_segment(self) -> bool:
+        segments = ("es", "cs", "ss", "ds", "fs", "gs")
+        return any(isinstance(operand, Register) and operand.name in segments for operand in self.written.operands)
+
+    def first_difference(self) -> int | None:
+        """The number of the first written operand that the bytes do not have, counted from 1."""
+        name = canonical(self.written.mnemonic)[0]
+        found = list(self.decoded.operands)
+        wrong = self._unmatched(found)
+        if wrong and name in _COMMUTATIVE:
+            wrong = self._unmatched(found[::-1])
+        if wrong and name in _STRING and all(any(self._matches(n, one) for one in found) for n in self._numbers()):
+            return None
+        if wrong == len(self.written.operands) and name.startswith("f") and self._names_stack_top():
+            return None
+        return wrong
+
+    def _numbers(self) -> range:
+        return range(len(self.written.operands))
+
+    def _names_stack_top(self) -> bool:
+        """Whether the last operand is %st, which Capstone leaves out where it is implied."""
+        last = self.written.operands[-1]
+        implied = all(operand.register != "st(0)" for operand in self.decoded.operands)
+        return isinstance(last, Register) and last.name in ("st", "st(0)") and implied
+
+    def _unmatched(self, found: Sequence[DecodedOperand]) -> int | None:
+        remaining = list(found)
+        for number in self._numbers():
+            while remaining:
+                if self._matches(number, remaining.pop(0)):
+                    break
+            else:
+                return number + 1
+        return None
+
+    def _matches(self, number: int, found: DecodedOperand) -> bool:
+        operand: Operand = self.written.operands[number]
+        value = self.values[number] or 0
+        if isinstance(operand, Register):
+            return found.kind is Kind.REGISTER and self._same_register(number, operand.name, found.register)
+        if isinstance(operand, Immediate):
+            width = max(found.size, self._widest_register()) or self.bits // 8
+            return found.kind is Kind.IMMEDIATE and _equal(value, found.value, width)
+        if found.kind is Kind.IMMEDIATE and branch_target(self.written) is operand:
+            return _equal(value, found.value, self.bits // 8)
+        return found.kind is Kind.MEMORY and self._same_memory(operand, value, found)
+
+    def _widest_register(self) -> int:
+        sizes = [item.size for item in self.decoded.operands if item.kind is not Kind.IMMEDIATE and item.size <= 8]
+        return max(sizes, default=0)
+
+    def _same_register(self, number: int, written: str, found: str) -> bool:
+        written = "st(0)" if written == "st" else re.sub(r"^db(\d+)$", r"dr\1", written)
+        if written == found:
+            return True
+        if GENERAL.get(written, 1) == 1 or family(written) != family(found):
+            return False
+        name = canonical(self.written.mnemonic)[0]
+        into_segment = name == "mov" and number == 0 and self._moves_segment()
+        if into_segment or (name in _READS_WORD and number == 0):
+            return True
+        extends = name in _ZERO_EXTENDS and (name != "mov" or self._moves_segment())
+        return extends and (GENERAL[written], GENERAL[found]) == (8, 4)
+
+    def _same_memory(self, written: Memory, value: int, found: DecodedOperand) -> bool:
+        index = "" if written.index in ("riz", "eiz") else written.index
+        if (written.base, index) != (found.base, "" if found.index in ("riz", "eiz") else found.index):
+            return False
+        if index and written.scale != found.scale:
+            return False
+        if written.segment != found.segment and not self._implied_segment(written, found):
+            return False
+        return _equal(value, found.value, address_size(written, self.bits, self.written.prefixes))
+
+    def _implied_segment(self, written: Memory, found: DecodedOperand) -> bool:
+        pair = {written.segment, found.segment}
+        if pair == {"", "es"}:
+            return written.base in ("di", "edi", "rdi") and canonical(self.written.mnemonic)[0] in _STRING
+        words = set(self.written.prefixes)
+        return pair == {"", "ss" if written.base[-2:] in ("sp", "bp") else "ds"} or pair - {""} <= words
+
+
+def _equal(value: int, found: int, size: int) -> bool:
+    return (value - found) % (1 << (8 * size)) == 0
+
+
+def _is_nop(instruction: Instruction, bits: int) -> bool:
+    """An exchange of the accumulator with itself, where that is the same as a nop: not for eax in long mode."""
+    if not all(isinstance(operand, Register) for operand in instruction.operands):
+        return False
+    names = {operand.name for operand in instruction.operands if isinstance(operand, Register)}
+    wide = {"rax"} if bits == 64 else {"eax"}
+    return stem(instruction.mnemonic)[0] == "xchg" and len(names) == 1 and names <= {"ax"} | wide
+
+
+def _plain_spelling(instruction: Instruction, values: Sequence[int | None], bits: int) -> Instruction:
+    """``instruction`` under the name that a disassembler gives it."""
+    if instruction.mnemonic == "int" and values[0] == 3:
+        return replace(instruction, mnemonic="int3", operands=())
+    if _is_nop(instruction, bits):
+        return replace(instruction, mnemonic="nop", operands=())
+    if instruction.mnemonic == "nop" and set(instruction.prefixes) & {"rep", "repe", "repz"}:
+        return replace(instruction, mnemonic="pause", prefixes=())
+    return instruction
+
+
+def check(instruction: Instruction, values: Sequence[int | None], code: bytes, address: int, bits: int) -> None:
+    """Compare ``code`` at linear ``address`` with what was written; ``values`` are the operands' final values.
+
+    Raises:
+        Mismatch: it decodes to something else, or not at all.
+    """
+    if instruction.mnemonic in WAITING and code[:1] == b"\x9b":
+        check(replace(instruction, mnemonic=f"fn{instruction.mnemonic[1:]}"), values, code[1:], address + 1, bits)
+        return
+    if bits == 16 and FIXED_REAL.get(instruction.mnemonic) == code:
+        return
+    shown = code.hex(" ")
+    decoded = decode(code, address, bits)
+    if decoded is None or decoded.size != len(code):
+        raise Mismatch(f"its bytes {shown} do not decode to one instruction")
+    comparison = _Comparison(_plain_spelling(instruction, values, bits), values, decoded, bits)
+    if not comparison.same_mnemonic():
+        raise Mismatch(f"its bytes {shown} decode to '{decoded.text}'")
+    wrong = comparison.first_difference()
+    if wrong:
+        raise Mismatch(f"its bytes {shown} decode to '{decoded.text}', which differs in operand {wrong}")

@@ -1,0 +1,371 @@
+"""What is checked at each transition.  Each check gives an Outcome: its name, and findings for what does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from emu.assembler import Image
+from emu.errors import JumpPageError
+from emu.journey import registers
+from emu.journey.findings import Finding
+from emu.kexec.cmdline import GuestResults, parse_command_line
+from emu.kexec.entry_list import StepKind, WalkStep
+from emu.kexec.jump_page import JumpPage, diff
+from emu.kexec.layout import COOKIE_SIZE, CookieKind
+from emu.machine import events as ev
+from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
+from emu.x86.exceptions import vector_name
+
+if TYPE_CHECKING:
+    from emu.journey.journey import Journey, _Move
+    from emu.journey.memory import RamImage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A check that was made; it holds if there are no findings."""
+
+    name: str
+    findings: tuple[Finding, ...] = ()
+
+
+def _finding(
+    journey: Journey, kind: str, expected: str, actual: str, because: Sequence[str] = (), *, catalogue: str = ""
+) -> Finding:
+    position, tick, pc = journey.machine.here()
+    place = str(journey.symbols.place(pc))
+    return Finding(kind, journey.transition.name, tick, position, place, expected, actual, tuple(because), catalogue)
+
+
+def _at(journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, because: Sequence[str]) -> Finding:
+    place = str(journey.symbols.place(event.pc))
+    return Finding(
+        kind, journey.transition.name, event.tick, event.position, place, expected, actual, tuple(because)
+    )
+
+
+# ---- command lines and jump page -------------------------------------------------------------------------------
+
+
+def command_line(journey: Journey, kernel: Image, line: str) -> Outcome:
+    """The guest's parser and ours agree on ``line``."""
+    name = "command line"
+    at = kernel.symbols["parsed"]
+    raw = journey.machine.ram.read(at, 40)
+    guest = GuestResults(*(int.from_bytes(raw[i : i + 8], "little") for i in range(0, 40, 8)))
+    ours = parse_command_line(line).guest_results(journey.scene.memory_map.total_ram)
+    if guest == ours:
+        return Outcome(name)
+    wrong = [
+        f"{field}: guest {theirs:#x}, harness {mine:#x}"
+        for field, theirs, mine in zip(GuestResults.__slots__, guest.qwords(), ours.qwords(), strict=True)
+        if theirs != mine
+    ]
+    return Outcome(name, (_finding(journey, name, str(ours), str(guest), [*wrong, f"line {line!r}"]),))
+
+
+def list_invariant(journey: Journey) -> Outcome:
+    """Sources and destinations are disjoint or equal, and no control page is a destination."""
+    name = "entry list"
+    image = journey.require_loaded().image
+    destinations = {destination for destination, _ in image.pairs}
+    wrong = [
+        f"source {show_phys(source)} of {show_phys(destination)} is another page's destination"
+        for destination, source in image.pairs
+        if source != destination and source in destinations
+    ]
+    owned = {pfn << PAGE_SHIFT for owner, pfns in image.owners.items() if owner.value != "source" for pfn in pfns}
+    wrong += [f"{show_phys(page)} is a control page and a destination" for page in sorted(owned & destinations)]
+    if len(destinations) != len(image.pairs):
+        wrong.append("a destination is listed twice")
+    return Outcome(name, tuple(_finding(journey, name, "the kernel's invariant", line) for line in wrong[:1]))
+
+
+def jump_page_fields(journey: Journey, transition: str, slot: int | None) -> Outcome:
+    """Every field of the jump page against the model; without a page: that there is none."""
+    name = "jump page"
+    loaded = journey.require_loaded()
+    if loaded.jump_entry is None or loaded.image.jump is None:
+        return Outcome(name)
+    raw = journey.machine.ram.read(int(loaded.image.jump.jump_page), PAGE_SIZE)
+    entry = loaded.jump_entry
+    model = loaded.image.first_jump_page(entry.symbols["after_resume"], entry.symbols["after_image_save"])
+    if transition in ("suspend", "return"):
+        model = replace(model, sequence=model.sequence + (1 if transition == "suspend" else 2), resume_slot=slot or 0)
+    if journey.scene.handoff != "page":
+        model = replace(model, sequence=1, resume_slot=0)
+    wanted = model.pack()
+    journey.transition.jump_page = _jump_page_text(model, transition)
+    if raw == wanted:
+        return Outcome(name)
+    changes = diff(wanted, raw)
+    because = [f"{change.name}: expected {change.before:#x}, is {change.after:#x}" for change in changes]
+    first = changes[0].name if changes else "spare"
+    try:
+        JumpPage.unpack(raw)
+    except JumpPageError as error:
+        because.append(str(error))
+    finding = _finding(journey, "jump page", f"{first} as the model has it", because[0] if because else "", because[1:])
+    return Outcome(name, (finding,))
+
+
+def _jump_page_text(model: JumpPage, transition: str) -> str:
+    if transition == "load":
+        return f"seq {model.sequence}  both entries set"
+    if transition == "suspend":
+        return f"seq {model.sequence}  +slot {show_phys(model.resume_slot)}"
+    return f"seq {model.sequence}  no other field changed"
+
+
+# ---- where control goes ----------------------------------------------------------------------------------------
+
+
+def arrival(journey: Journey, wanted: int, actual: int) -> Outcome:
+    """Control left the stub for the address that it was told to go to."""
+    name = "arrival"
+    if wanted == actual:
+        return Outcome(name)
+    symbols = journey.symbols
+    finding = _finding(
+        journey,
+        "wrong entry",
+        f"control goes to {wanted:#x} {symbols.place(wanted).symbol}",
+        f"control went to {actual:#x} {symbols.place(actual).symbol}",
+        [f"it is {actual - wanted:+#x} from where it should be"] if abs(actual - wanted) < PAGE_SIZE else [],
+    )
+    return Outcome(name, (finding,))
+
+
+def peer_entry(journey: Journey, move: _Move) -> Outcome:
+    """The processor and the stack at the peer's first instruction are as the stub's convention says."""
+    name = "entry state"
+    machine, loaded = journey.machine, journey.require_loaded()
+    arch, image = journey.scene.arch, loaded.image
+    state = machine.cpu.registers()
+    wrong = registers.entry_state(arch, state)
+    swap = int(image.swap_page or 0)
+    sp = state["rsp"]
+    if sp != swap + PAGE_SIZE - 2 * arch.word:
+        wrong.append(f"stack pointer {sp:#x}, not two words below the top of the swap page {show_phys(swap)}")
+    else:
+        back = machine.ram.read_int(sp, arch.word)
+        slot = machine.ram.read_int(sp + arch.word, arch.word)
+        if back & ~PAGE_MASK != int(image.control_page):
+            wrong.append(f"return address {back:#x} is not in the control page {show_phys(image.control_page)}")
+        if slot != loaded.start:
+            wrong.append(f"word above the return address is {slot:#x}, not the entry {loaded.start:#x} (like B-01)")
+    findings = [_finding(journey, name, "the stub's convention at the peer's entry", line) for line in wrong]
+    stored = machine.last_string
+    if stored is not None and move.tick <= stored[0] and machine.hazards.serial <= stored[0]:
+        last = journey.symbols.place(machine.hazards.serial_pc)
+        findings.append(
+            _finding(
+                journey,
+                "unserialised code",
+                "a serialising instruction (a CR3 load) between the last moved page and the peer's first instruction",
+                f"the last page was stored by {journey.symbols.place(stored[1])}, and nothing serialised after it",
+                [
+                    f"no CR3 load since N {machine.hazards.serial_position}: the last serialising instruction was {last}; "
+                    f"`mov %rax,%cr3` is missing between swap_pages and the entry of the peer"
+                ],
+                catalogue="B-39",
+            )
+        )
+    return Outcome(name, tuple(findings))
+
+
+def return_entry(journey: Journey) -> Outcome:
+    """The peer entered A at a legal entry, in the re-entry mode."""
+    name = "re-entry"
+    machine, loaded = journey.machine, journey.require_loaded()
+    pc = machine.cpu.pc
+    wrong = registers.reentry_state(journey.scene.arch, machine.cpu.registers())
+    if journey.scene.handoff == "page" and loaded.jump_entry is not None:
+        wanted = loaded.jump_entry.symbols["after_image_save"]
+        raw = machine.ram.read(pc - COOKIE_SIZE, COOKIE_SIZE)
+        if pc != wanted:
+            wrong.append(f"entered at {pc:#x}, not at after_image_save {wanted:#x}")
+        elif int.from_bytes(raw[4:], "little") != CookieKind.AFTER_IMAGE_SAVE:
+            wrong.append(f"the cookie before after_image_save is {raw.hex(' ')}")
+    return Outcome(name, tuple(_finding(journey, name, "the re-entry convention", line) for line in wrong))
+
+
+def quiet_devices(journey: Journey) -> Outcome:
+    """No device goes on writing into memory that changes hands."""
+    name = "devices"
+    board = journey.machine.board
+    if not board.busmaster.running:
+        return Outcome(name)
+    transfer = board.busmaster.state.transfer
+    ring = transfer.ring if transfer is not None else 0
+    who = journey.transition.source
+    because = [f"the bus master writes into {show_phys(ring)}, which kernel {who} gave it and did not take back"]
+    return Outcome(
+        name, (_finding(journey, "busy device", "every bus master is stopped before the jump", because[0], because),)
+    )
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------
+
+
+def memory(
+    journey: Journey, expected: RamImage, steps: Sequence[WalkStep], volatile: Sequence[tuple[int, int]]
+) -> Outcome:
+    """Every page of RAM against the reference model, outside the declared volatile ranges."""
+    name = "memory"
+    found = list(expected.differences(journey.machine.ram, volatile))
+    if not found:
+        return Outcome(name)
+    first = found[0]
+    owner = journey.machine.owners.at(first.address)
+    because = list(_page_evidence(journey, expected, steps, first.pfn))
+    finding = _finding(
+        journey,
+        name,
+        f"{show_phys(first.address)}: {first.expected.hex(' ')} (reference model of the list)",
+        f"{show_phys(first.address)}: {first.actual.hex(' ')}, a page of {owner}; {len(found)} pages differ",
+        because,
+    )
+    return Outcome(name, (finding,))
+
+
+def _page_evidence(journey: Journey, expected: RamImage, steps: Sequence[WalkStep], pfn: int) -> list[str]:
+    page = pfn << PAGE_SHIFT
+    actual = journey.machine.ram.page(pfn)
+    lines = []
+    sources = [step for step in steps if step.kind is StepKind.SOURCE]
+    for number, step in enumerate(sources):
+        if page in (step.destination, step.source):
+            lines.append(
+                f"list entry {number + 1} of {len(sources)}: source {show_phys(step.source)} <-> "
+                f"destination {show_phys(step.destination)}"
+            )
+            other = step.source if page == step.destination else step.destination
+            if actual == expected.page(other >> PAGE_SHIFT):
+                lines.append("the page still holds what it held before: this entry was not carried out")
+            break
+    else:
+        lines.append("no list entry names this page")
+    return lines
+
+
+def as_before_the_jump(journey: Journey, before: RamImage, move: _Move) -> Outcome:
+    """After the return every page of A is byte for byte what it was when A jumped."""
+    name = "A's memory"
+    image = journey.require_loaded().image
+    skip = {int(source) >> PAGE_SHIFT for source in image.source_pages}
+    skip |= {start >> PAGE_SHIFT for start, _ in move.volatile}
+    if image.jump is not None:
+        skip.add(int(image.jump.jump_page) >> PAGE_SHIFT)
+    symbols = journey.kernel_a.symbols
+    kept = [(symbols["volatile_begin"], symbols["volatile_end"])] if "volatile_begin" in symbols else []
+    found = list(before.differences(journey.machine.ram, [*kept, *move.volatile], frozenset(skip)))
+    if not found:
+        return Outcome(name)
+    first = found[0]
+    finding = _finding(
+        journey,
+        name,
+        f"{show_phys(first.address)}: {first.expected.hex(' ')} (as when A jumped)",
+        f"{show_phys(first.address)}: {first.actual.hex(' ')}; {len(found)} pages of A changed",
+        [f"the page belongs to {journey.machine.owners.at(first.address)}"],
+    )
+    return Outcome(name, (finding,))
+
+
+# ---- registers -------------------------------------------------------------------------------------------------
+
+
+def after_jump(journey: Journey, at_entry: Mapping[str, int], *, gdt: bool) -> Outcome:
+    """Registers at the instruction after A's call."""
+    wrong = registers.after_call(journey.scene.arch, at_entry, journey.machine.cpu.registers(), gdt=gdt)
+    return Outcome("registers", tuple(_register_finding(journey, one, "after the call") for one in wrong))
+
+
+def restored(journey: Journey, before: Mapping[str, int]) -> Outcome:
+    """Everything that A restores itself is as it was at suspend_begin."""
+    wrong = registers.after_restore(journey.scene.arch, before, journey.machine.cpu.registers())
+    findings = [_register_finding(journey, one, "when A is back") for one in wrong]
+    if journey.machine.cpu.nmi_blocked:
+        findings.append(
+            _finding(journey, "registers", "NMIs are not blocked", "NMIs are blocked", ["no IRET since the peer's NMI"])
+        )
+    return Outcome("A restored", tuple(findings))
+
+
+def _register_finding(journey: Journey, one: registers.Mismatch, when: str) -> Finding:
+    expected, actual = one.describe()
+    return _finding(journey, "registers", f"{expected} {when}", actual, journey.peer_notes)
+
+
+# ---- the event stream ------------------------------------------------------------------------------------------
+
+
+def owner_violations(journey: Journey, events: Sequence[ev.Event]) -> Outcome:
+    """No store to a page that the phase does not allow."""
+    hits = [event for event in events if isinstance(event, ev.OwnerViolation)]
+    findings = []
+    seen: set[int] = set()
+    for hit in hits:
+        if hit.pc in seen:
+            continue
+        seen.add(hit.pc)
+        many = sum(1 for other in hits if other.pc == hit.pc)
+        value = hit.value.to_bytes(max(hit.size, 1), "little").hex(" ") if hit.size <= 8 else f"{hit.value:#x}"
+        findings.append(
+            _at(
+                journey,
+                hit,
+                "owner violation",
+                f"no store to a page of {hit.owner} in this phase",
+                f"{hit.writer} stored {value} ({hit.size} bytes) at {show_phys(hit.address)}, a page of {hit.owner}"
+                + (f", and {many - 1} more" if many > 1 else ""),
+                [f"stored by {journey.symbols.place(hit.pc)}", *journey.peer_notes],
+            )
+        )
+    return Outcome("owners", tuple(findings))
+
+
+def hazards(journey: Journey, events: Sequence[ev.Event]) -> Outcome:
+    """Nothing leans on what hardware may or may not do."""
+    found = [event for event in events if isinstance(event, ev.Hazard)]
+    journey.result.hazards += len(found)
+    findings = [
+        _at(journey, event, f"hazard: {event.kind}", "no reliance on it", event.detail,
+            [f"{journey.symbols.place(event.pc)}", *journey.peer_notes])
+        for event in found
+    ]  # fmt: skip
+    return Outcome("hazards", tuple(findings))
+
+
+def guest_failure(journey: Journey, outcome: ev.Outcome) -> Finding:
+    """The run ended where it should have gone on."""
+    faults = [event for event in journey.machine.events if isinstance(event, ev.Fault)][-3:]
+    because = [
+        f"N {fault.position}: {vector_name(fault.vector)}"
+        + (f"({fault.error_code:#x})" if fault.error_code is not None else "")
+        + (f" cr2={fault.cr2:#x}" if fault.vector == 14 else "")
+        + f" at {journey.symbols.place(fault.pc)}" + (f": {fault.reason}" if fault.reason else "")
+        for fault in faults
+        if fault.tick >= journey.machine.count.ticks - 5_000_000
+    ]  # fmt: skip
+    lines = [event for event in journey.machine.events if isinstance(event, ev.ConsoleLine)]
+    because += [f"console: {line.text}" for line in lines[-3:]]
+    match outcome:
+        case ev.TripleFault(pc=pc, chain=chain, mode=mode):
+            because = [f"{vector_name(one.vector)} not delivered: {one.why}" for one in chain] + because
+            actual = f"triple fault at {journey.symbols.place(pc)} in {mode}"
+        case ev.Exited(status=status):
+            actual = f"a guest ended the run with status {status}"
+        case ev.Halted(pc=pc):
+            actual = f"halted for ever at {journey.symbols.place(pc)}"
+        case ev.StepLimit(ticks=ticks):
+            actual = f"no end after {ticks:,} ticks, at {journey.symbols.place(journey.machine.cpu.pc)}"
+        case ev.NotModelled(what=what):
+            actual = f"{what}: not modelled"
+        case _:
+            actual = f"unexpected: {outcome}"
+    because += [f"left by the peer: {note}" for note in journey.peer_notes]
+    return _finding(journey, "guest failed", "the journey goes on", actual, because)

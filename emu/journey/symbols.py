@@ -1,0 +1,67 @@
+"""From an address to the source line behind it, for every program that is in the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.assembler import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A linear address for people: symbol+offset, and file:line with the source text where they are known."""
+
+    address: int
+    symbol: str
+    file: str = ""
+    line: int = 0
+    source: str = ""
+
+    def __str__(self) -> str:
+        if not self.file:
+            return self.symbol
+        return f"{self.file}:{self.line}: {self.symbol} `{self.source}`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    linear: int
+    size: int
+    image: Image
+
+
+class Symbols:
+    """Where each program's bytes are seen in linear memory; later additions hide earlier ones."""
+
+    def __init__(self) -> None:
+        self._windows: list[_Window] = []
+
+    def add(self, image: Image, linear: int | None = None, size: int | None = None) -> None:
+        """``image`` is seen at ``linear`` (its own link address by default)."""
+        at = image.org if linear is None else linear
+        self._windows.insert(0, _Window(at, size or max(len(image.code), 1), image))
+
+    def image_at(self, address: int) -> tuple[Image, int] | None:
+        """The program at linear ``address`` and the link address of that byte in it."""
+        for window in self._windows:
+            if window.linear <= address < window.linear + window.size:
+                return window.image, address - window.linear + window.image.org
+        return None
+
+    def place(self, address: int) -> Place:
+        """The best description of linear ``address``."""
+        found = self.image_at(address)
+        if found is None:
+            return Place(address, f"{address:#x}")
+        image, linked = found
+        symbol = image.symbol_at(linked)
+        line = image.line_at(linked)
+        if line is None:
+            return Place(address, symbol)
+        return Place(address, symbol, line.file, line.line, tidy(image.source_text(line)))
+
+
+def tidy(source: str) -> str:
+    """A source line without its comment, labels apart, and with single spaces."""
+    text = source.split("#")[0]
+    return " ".join(text.split())

@@ -1,0 +1,497 @@
+# Kernel B for x86_64: the kernel that is jumped to, uses its memory to the full, and goes back.
+#
+# Who jumps here:
+#   entry64        purgatory (or a boot loader), by the 64-bit boot protocol, at image_start + ENTRY64_OFFSET: long mode,
+#                  identity map, IF=0, rsi = boot_params. On purgatory's stack: jump_back_entry, above it callee_stack.
+#   resume_entry   whoever reads the resume slot of the jump page, in the re-entry mode: long mode, 64-bit CS, IF=0,
+#                  identity map. No register means anything, there is no stack. Our memory is as we left it.
+#   called_again   the kernel that we went back to, when it calls us where our own call would have returned:
+#                  the re-entry mode, and a stack with a return address on top.
+#
+# B runs at its link address, on identity tables of its own. Assembled with LA57=0 or 1, and HOSTILE=n (hostile.inc).
+
+.include "x86.inc"
+.include "boot.inc"
+.include "kexec.inc"
+.include "ports.inc"
+.include "jump_page.inc"
+.include "macros64.inc"
+.include "hostile.inc"
+
+.ifndef HOSTILE
+	.set HOSTILE, HOSTILE_NONE
+.endif
+.if (HOSTILE == HOSTILE_TF) || (HOSTILE == HOSTILE_DR7)
+	.set HOSTILE_DEBUG_RETURNS, 1
+.else
+	.set HOSTILE_DEBUG_RETURNS, 0
+.endif
+
+.set KERNEL_CS, 0x08
+.set KERNEL_DS, 0x10
+.set COMPATIBILITY_CS, 0x18
+.set KERNEL_TSS, 0x20
+.set JUNK_TSS, 0x30
+.set JUNK_LDT, 0x40
+.set IRQ_BASE, 0x40
+.set HOSTILE_IRQ_BASE, 0x50
+.set IDT_VECTORS, HOSTILE_IRQ_BASE + 1
+
+.set IDENTITY_TABLES, 4					# a page directory for each GiB
+.set IDENTITY_FLAGS, PTE_P | PTE_RW | PTE_A | PTE_D | PTE_PS
+.set IDENTITY_TOP, 0x100000000
+.set TOP_ENTRY, 511
+.set CR0_B, CR0_KERNEL & ~CR0_AM
+.set CR4_B, CR4_KERNEL & ~CR4_PGE
+.set STAR_B, 0x0043003000000000				# nothing here is equal to A's
+.set SFMASK_B, EFLAGS_IF
+.set FS_BASE_B, 0x00000bb0f5000000
+.set GS_BASE_B, 0x00000bb065000000
+.set KERNEL_GS_B, 0x00000bb0e5000000
+.set XMM_B, 0xbbbbbbbb5e5e5e5e
+.set TICKS_WANTED, 10
+.set LOW_TOP, 0xa0000					# the low region begins below this
+
+.set FILL_FIRST, 0xb111b222b333b444			# fill value of page frame 0 ...
+.set FILL_STEP, 0x0000000b00000029			# ... from page to page ...
+.set FILL_VISIT, 0x0700000000000000			# ... and from visit to visit
+
+.set BACK_BY_JUMP, 0					# back_by: to after_image_save
+.set BACK_BY_CALL, 1					# call jump_back_entry on callee_stack
+.set BACK_BY_RET, 2					# plain return there
+
+image_start:						# an i386 kernel would start here
+	hlt
+	jmp	image_start
+
+	.balign	ENTRY64_OFFSET, 0
+entry64:
+	cli
+	cld
+	mov	(%rsp), %rax
+	mov	%rax, jump_back_entry(%rip)
+	mov	8(%rsp), %rdx
+	mov	%rdx, callee_stack(%rip)
+	mov	%rsp, %rdx
+	shr	$PAGE_SHIFT, %rdx
+	mov	%rdx, purgatory_frame(%rip)
+	cmpq	$0, visits(%rip)		# purgatory again, our memory kept: not a fresh start
+	jne	resume_entry
+	lea	stack_top(%rip), %rsp
+	call	copy_boot_params
+	call	start_serial
+	call	bring_up
+	line	text_kernel
+	say	text_arch
+	call	count_ram
+	call	put_decimal
+	say	text_pages_of_ram
+	end_line
+	call	parse_command_line
+	call	say_parsed
+	host_request HOST_PARSED
+	call	find_jump_page
+	jmp	work
+
+called_again:						# our call of jump_back_entry has returned, as it were
+	mov	(%rsp), %rax
+	mov	%rax, jump_back_entry(%rip)
+	mov	%rsp, callee_stack(%rip)
+	jmp	resume_entry
+
+	.balign	COOKIE_SIZE, 0
+	.long	COOKIE_MAGIC, COOKIE_RESUME_SLOT
+resume_entry:
+	cli
+	cld
+	lea	stack_top(%rip), %rsp
+	pushq	$0				# no flag is left from whoever had the machine
+	popfq
+	call	bring_up
+	line	text_re_entered
+	mov	visits(%rip), %rax
+	inc	%rax
+	call	put_decimal
+	end_line
+	call	check_kept
+	cmpq	$0, jump_page(%rip)
+	je	work
+	call	check_page
+
+# ---- a visit ----------------------------------------------------------------------------------------------------
+
+work:
+	incq	visits(%rip)
+	call	fill_memory
+	line	text_filled
+	say_decimal filled_pages(%rip)
+	say	text_pages
+	end_line
+	movq	$0, ticks(%rip)
+	call	start_timer
+	sti
+	mov	$TICKS_WANTED, %ecx
+	call	wait_ticks
+	line	text_empty
+	say_decimal ticks(%rip)
+	say	text_ticks
+	end_line
+
+	xor	%ebx, %ebx
+	mov	jump_page(%rip), %rdi
+	test	%rdi, %rdi
+	jz	1f
+	mov	$resume_entry, %eax
+	mov	%rax, JUMP_PAGE_RESUME_SLOT(%rdi)
+	call	advance_jump_page
+	mov	JUMP_PAGE_SEQUENCE(%rdi), %rbx
+1:	line	text_awake
+	say_decimal visits(%rip)
+	say	text_sequence
+	say_decimal %rbx
+	end_line
+	host_request HOST_AWAKE
+	host_request HOST_SAVE
+
+go_back:	# rbx = where to, ebp = by which way
+	mov	jump_back_entry(%rip), %rbx
+	mov	back_by(%rip), %ebp
+	cmp	$BACK_BY_RET, %ebp
+	je	2f
+	cmp	$BACK_BY_CALL, %ebp
+	je	1f
+	mov	jump_page(%rip), %rdi
+	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%rdi), %rbx
+1:	line	text_going_back
+	say_hex	%rbx
+	jmp	3f
+2:	line	text_back_by_ret
+3:	end_line
+	cli
+	call	mask_pic
+	call	stop_timer
+.include "hostile64.inc"
+leave:							# in the re-entry mode: for us that is as we always run
+	cmp	$BACK_BY_CALL, %ebp
+	je	1f
+	ja	2f
+	jmp	*%rbx
+1:	mov	callee_stack(%rip), %rsp
+	call	*%rbx
+	jmp	called_again
+2:	mov	callee_stack(%rip), %rsp
+	ret
+
+.include "lib64.inc"
+.include "traps64.inc"
+.include "cmdline64.inc"
+
+# ---- coming up --------------------------------------------------------------------------------------------------
+
+# Makes the machine ours, whoever had it: tables, descriptors, control registers, FPU, PIC. Clobbers every register but rsp.
+bring_up:
+	movq	$(pml4 + TABLE_FLAGS), pml5(%rip)
+	movq	$(pml4 + TABLE_FLAGS), pml5+TOP_ENTRY*8(%rip)
+	movq	$(pdpt + TABLE_FLAGS), pml4(%rip)
+	lea	pdpt(%rip), %rdi
+	mov	$(page_directories + TABLE_FLAGS), %eax
+	mov	$IDENTITY_TABLES, %ecx
+1:	stosq
+	add	$PAGE_SIZE, %rax
+	dec	%ecx
+	jnz	1b
+	lea	page_directories(%rip), %rdi
+	mov	$IDENTITY_FLAGS, %eax
+	mov	$(IDENTITY_TABLES * PAGE_QWORDS), %ecx
+2:	stosq
+	add	$LARGE_PAGE_SIZE, %rax
+	dec	%ecx
+	jnz	2b
+.if LA57
+	mov	$pml5, %eax
+.else
+	mov	$pml4, %eax
+.endif
+	mov	$CR4_B, %ecx			# CR4 first: with PCIDE set the low bits of CR3 would be a PCID
+	mov	%rcx, %cr4
+	mov	%rax, %cr3
+	mov	$CR0_B, %eax
+	mov	%rax, %cr0
+	mov	$MSR_EFER, %ecx
+	rdmsr
+	or	$(EFER_SCE | EFER_NXE), %eax
+	wrmsr
+	mov	$DR7_NONE, %eax
+	mov	%rax, %dr7
+
+	call	build_idt
+	call	build_tss
+	call	load_tables
+	xor	%eax, %eax
+	lldt	%ax
+	mov	%eax, %fs
+	mov	%eax, %gs
+	load_msr MSR_STAR, STAR_B
+	load_msr MSR_LSTAR, image_start
+	load_msr MSR_SFMASK, SFMASK_B
+	load_msr MSR_FS_BASE, FS_BASE_B
+	load_msr MSR_GS_BASE, GS_BASE_B
+	load_msr MSR_KERNEL_GS_BASE, KERNEL_GS_B
+
+	fninit
+	fldz
+	fldln2
+	ldmxcsr	mxcsr_default(%rip)
+	movabs	$XMM_B, %rax
+.irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	movq	%rax, %xmm\number
+.endr
+	mov	$IRQ_BASE, %al
+	jmp	start_pic
+
+mxcsr_default:	.long	MXCSR_DEFAULT
+
+# Where is the jump page, what may we fill, which way do we go back? Exits when there is no good answer.
+find_jump_page:
+	mov	parsed+PARSED_PFN(%rip), %rdi
+	cmp	$-1, %rdi
+	je	no_jump_page
+	lea	what_address(%rip), %rsi
+	cmp	$(IDENTITY_TOP >> PAGE_SHIFT), %rdi
+	jae	bad_jump_page
+	shl	$PAGE_SHIFT, %rdi
+	mov	%rdi, jump_page(%rip)
+	call	check_page
+	line	text_jump_page
+	say	text_physical
+	say_hex	%rdi
+	say	text_sequence
+	say_decimal JUMP_PAGE_SEQUENCE(%rdi)
+	say	text_slot
+	say_hex	JUMP_PAGE_RESUME_SLOT(%rdi)
+	end_line
+	mov	JUMP_PAGE_TARGET_START(%rdi), %rax
+	mov	%rax, target_start(%rip)
+	mov	JUMP_PAGE_TARGET_SIZE(%rdi), %rax
+	mov	%rax, target_size(%rip)
+	mov	JUMP_PAGE_LOW_START(%rdi), %rax
+	mov	%rax, low_start(%rip)
+	mov	JUMP_PAGE_LOW_SIZE(%rdi), %rax
+	mov	%rax, low_size(%rip)
+	movl	$BACK_BY_JUMP, back_by(%rip)
+	ret
+
+no_jump_page:
+	mov	jump_back_entry(%rip), %rbx
+	test	%rbx, %rbx
+	jz	1f
+	line	text_no_jump_page
+	say_hex	%rbx
+	end_line
+	movzbl	parsed_ret(%rip), %eax
+	add	$BACK_BY_CALL, %eax		# the word `ret` makes it BACK_BY_RET
+	mov	%eax, back_by(%rip)
+
+	# what the command line and the e820 say; without a target area we fill nothing
+	mov	parsed+PARSED_SIZE(%rip), %rax
+	test	%rax, %rax
+	jz	3f
+	mov	%rax, target_size(%rip)
+	mov	parsed+PARSED_START(%rip), %rax
+	test	%rax, %rax
+	jnz	2f
+	mov	$image_start, %eax		# size alone: the area begins where we are
+2:	mov	%rax, target_start(%rip)
+	call	first_ram
+	shl	$PAGE_SHIFT, %rax
+	shl	$PAGE_SHIFT, %rcx
+	cmp	$LOW_TOP, %rax
+	jae	3f
+	mov	%rax, low_start(%rip)
+	mov	%rcx, low_size(%rip)
+3:	ret
+1:	line	text_nowhere
+	end_line
+	exit_with STATUS_REFUSED
+
+# The jump page is good, and what we shall jump to bears its cookie; else exit. Out: rdi = jump page. Clobbers rax, rcx, rsi.
+check_page:
+	mov	jump_page(%rip), %rdi
+	call	check_jump_page
+	test	%rsi, %rsi
+	jnz	bad_jump_page
+	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%rdi), %rax
+	mov	%rax, %rcx
+	and	$-PAGE_SIZE, %rcx
+	lea	what_entry(%rip), %rsi
+	cmp	JUMP_PAGE_ENTRY_PAGE(%rdi), %rcx	# it is inside the entry code page ...
+	jne	bad_jump_page
+	test	$(PAGE_SIZE - 1), %eax			# ... and behind a cookie
+	jz	bad_jump_page
+	shr	$PAGE_SHIFT, %rcx
+	cmp	$(IDENTITY_TOP >> PAGE_SHIFT), %rcx
+	jae	bad_jump_page
+	lea	what_cookie(%rip), %rsi
+	cmpl	$COOKIE_MAGIC, -COOKIE_SIZE(%rax)
+	jne	bad_jump_page
+	cmpl	$COOKIE_AFTER_IMAGE_SAVE, 4-COOKIE_SIZE(%rax)
+	jne	bad_jump_page
+	ret
+
+bad_jump_page:	# rsi: what is bad
+	mov	%rsi, %rdi
+	line	text_jump_page_bad
+	mov	%rdi, %rsi
+	call	put_string
+	end_line
+	exit_with STATUS_REFUSED
+
+# ---- using memory -------------------------------------------------------------------------------------------------
+
+# Walk over the pages that we fill: low region, then target area, but neither our image nor purgatory's page.
+# rbp: what to call for each page, with rdi = its address, rax = its value, ecx = PAGE_QWORDS. Counts pages in r12.
+# Clobbers every register but rsp.
+each_page:
+	xor	%r12d, %r12d
+	mov	low_start(%rip), %rbx
+	mov	low_size(%rip), %r13
+	call	1f
+	mov	target_start(%rip), %rbx
+	mov	target_size(%rip), %r13
+1:	shr	$PAGE_SHIFT, %rbx		# rbx = page frame, r13 = the one behind the last
+	shr	$PAGE_SHIFT, %r13
+	add	%rbx, %r13
+	movabs	$FILL_STEP, %r15
+	movabs	$FILL_VISIT, %r14
+	imul	visits(%rip), %r14
+	mov	%rbx, %rax
+	imul	%r15, %rax
+	add	%rax, %r14
+	movabs	$FILL_FIRST, %rax
+	add	%rax, %r14			# r14 = value of page frame rbx
+	jmp	5f
+2:	cmp	$(image_start), %edi
+	jb	3f
+	cmp	$(image_end), %edi
+	jb	4f
+3:	cmp	purgatory_frame(%rip), %rbx
+	je	4f
+	mov	%r14, %rax
+	mov	$PAGE_QWORDS, %ecx
+	call	*%rbp
+4:	add	%r15, %r14
+	inc	%rbx
+5:	mov	%rbx, %rdi
+	shl	$PAGE_SHIFT, %rdi
+	cmp	%r13, %rbx
+	jb	2b
+	ret
+
+fill_memory:	# Clobbers every register but rsp.
+	lea	fill_page(%rip), %rbp
+	call	each_page
+	mov	%r12, filled_pages(%rip)
+	ret
+
+fill_page:
+	rep stosq
+	inc	%r12
+	ret
+
+check_kept:	# is what the last visit filled still there? Clobbers every register but rsp.
+	lea	check_page_kept(%rip), %rbp
+	call	each_page
+	line	text_empty
+	say_decimal %r12
+	say	text_of
+	say_decimal filled_pages(%rip)
+	say	text_pages_kept
+	end_line
+	ret
+
+check_page_kept:
+	repe scasq
+	jne	1f
+	inc	%r12
+1:	ret
+
+# ---- texts ----------------------------------------------------------------------------------------------------------
+
+prefix:			.asciz	"B| "
+text_kernel:		.asciz	"kernel B, "
+text_re_entered:	.asciz	"re-entered, visit "
+text_filled:		.asciz	"filled "
+text_pages:		.asciz	" pages"
+text_pages_kept:	.asciz	" pages kept"
+text_of:		.asciz	" of "
+text_empty:		.asciz	""
+text_ticks:		.asciz	" ticks"
+text_awake:		.asciz	"awake, visit "
+text_sequence:		.asciz	", sequence "
+text_slot:		.asciz	", slot "
+text_jump_page:		.asciz	"jump page "
+text_no_jump_page:	.asciz	"no jump page, back entry "
+text_nowhere:		.asciz	"nowhere to go back"
+text_going_back:	.asciz	"going back to "
+text_back_by_ret:	.asciz	"back by ret"
+what_address:		.asciz	"address"
+what_entry:		.asciz	"entry"
+what_cookie:		.asciz	"cookie"
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+	.balign	16, 0
+gdt:
+	.quad	0
+	.quad	0x00af9b000000ffff		# KERNEL_CS: 64-bit code
+	.quad	0x00cf93000000ffff		# KERNEL_DS
+	.quad	0x00cf9b000000ffff		# COMPATIBILITY_CS: 32-bit code
+gdt_tss:
+	.quad	0x0000890000000067, 0		# KERNEL_TSS
+gdt_junk_tss:
+	.quad	0x00008900b0000067, 0x00000bb0	# JUNK_TSS: base 0xbb00000b000, nobody's
+gdt_junk_ldt:
+	.quad	0x00008200b000000f, 0x00000bb0	# JUNK_LDT: the same
+gdt_end:
+	.balign	16, 0
+idt:		.space	IDT_VECTORS * IDT_GATE_SIZE
+tss:		.space	TSS_SIZE
+parsed:		.space	PARSED_BYTES
+parsed_ret:	.quad	0
+visits:		.quad	0
+ticks:		.quad	0
+filled_pages:	.quad	0
+back_by:	.quad	0
+jump_back_entry:	.quad	0
+callee_stack:	.quad	0
+purgatory_frame:	.quad	0
+jump_page:	.quad	0
+target_start:	.quad	0
+target_size:	.quad	0
+low_start:	.quad	0
+low_size:	.quad	0
+command_line:	.space	COMMAND_LINE_SIZE
+boot_params:	.space	PAGE_SIZE
+		.space	1024
+	.balign	16, 0
+ist_nmi:
+		.space	1024
+ist_double_fault:
+		.space	4096
+stack_top:
+
+	.balign	PAGE_SIZE, 0
+pml5:		.space	PAGE_SIZE
+pml4:		.space	PAGE_SIZE
+pdpt:		.space	PAGE_SIZE
+page_directories:	.space	IDENTITY_TABLES * PAGE_SIZE
+.if HOSTILE == HOSTILE_PGE
+stale_pdpt:	.space	PAGE_SIZE
+stale_pd:	.space	PAGE_SIZE
+stale_pt:	.space	PAGE_SIZE
+stale_page:	.fill	PAGE_SIZE, 1, 0xf4		# hlt: what is run there does not go far
+.endif
+.if HOSTILE == HOSTILE_BUS_MASTER
+ring:		.space	PAGE_SIZE
+.endif
+image_end:
