@@ -41,7 +41,7 @@ class ImageError(KjumpError):
     """Raised when a file is not the program image it should be (not an ELF, wrong machine, truncated)."""
 
 
-class BadCommandLine(KjumpError):
+class BadCommandLine(KjumpError):  # noqa: N818 - the name that the design gives it
     """Raised when a kernel command line has a malformed value of one of our own options.
 
     ``column`` counts from 1 within the command line.

@@ -36,7 +36,7 @@
 
 .set MAX_RAM, 0x10000000                        # A has page tables for 256 MiB
 .set RING_BYTES, 64
-.set RING_PERIOD, 20000				# ticks between two stores
+.set RING_PERIOD, 20000                             # ticks between two stores
 .set DR7_ARMED, DR7_NONE | 0x02                     # breakpoint 0: execution, global
 
 .set KERNEL_PTE, PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G

@@ -7,6 +7,7 @@
 # and, without paging, its physical one; how far into the page an address lies is the same in both.
 # page_list: the control page's physical and linear address, the physical addresses of a page directory that maps the
 # control page at both (writable, not global; in the format that A's CR4.PAE says) and of the swap page.
+# (The linear address is not read: we are called there.)
 # One source for all: the processor must have EFER; PAE or not is what CR4 says.
 #
 # Who comes here, in which mode (always flat 32-bit segments, interrupts off):
@@ -88,7 +89,7 @@ here:
 identity_mapped:        # %ebx entry list, %cl has_pae, %ch preserve_context, %edx start, %esi swap page,
                         # %edi A's CR3, %ebp A's stack, (%esp) linear address of here in A
     # What the way back needs.  Only here is it written.
-    leal    4 - PAGE_SIZE(%esp), %eax             # this page
+    leal    4 - PAGE_SIZE(%esp), %eax           # this page
     movl    %ebx, CONTROL_CP_PA_BACKUP_PAGES_MAP(%eax)
     movl    %esi, CONTROL_CP_PA_SWAP_PAGE(%eax)
     movl    %edi, CONTROL_CR3(%eax)

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from emu.assembler.branches import branch_form, branch_target, far_form
 from emu.assembler.directives import DIRECTIVES, Target
-from emu.assembler.encode import CannotEncode, encode
+from emu.assembler.encode import encode
 from emu.assembler.expression import (
     Expression,
     ExpressionError,
-    Here,
     Location,
-    Name,
     Number,
     bind,
     degree,
@@ -27,12 +25,12 @@ from emu.assembler.expression import (
 from emu.assembler.image import Image, Line
 from emu.assembler.layout import Branch, Layout, Patch
 from emu.assembler.operands import Immediate, Instruction, Memory, Operand, parse_instruction
+from emu.assembler.sizes import EncodingError
 from emu.assembler.source import Statement
-from emu.assembler.verify import Mismatch, check
+from emu.assembler.symbols import SymbolTable
+from emu.assembler.verify import MismatchError, check
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_.$][\w.$]*)\s*(==?)(?!=)\s*(.*)$", re.S)
-_NUMBERED = re.compile(r"(\d+)([bf])")
-_MAX_CHAIN = 100
+_ASSIGNMENT = re.compile(r"([A-Za-z_.$][\w.$]*)\s*(==?)(?!=)\s*(.*)$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +50,27 @@ class Assembly(Target):
 
     name: str
     layout: Layout
+    symbols: SymbolTable
     bits: int = 64
-    labels: dict[str, Location] = field(default_factory=dict)
-    equates: dict[str, Expression] = field(default_factory=dict)
-    globals: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     ended: bool = False
     discarded: str = ""
-    _numbered: dict[str, int] = field(default_factory=dict)
     _lines: list[tuple[Location, int, Statement]] = field(default_factory=list)
     _modes: list[tuple[Location, int]] = field(default_factory=list)
     _emitted: list[_Emitted] = field(default_factory=list)
     _pending: tuple[str, ...] = ()
-    _resolving: int = 0
-
-    # Symbols ---------------------------------------------------------------------------------------------------
-
-    def named(self, name: str) -> Expression | None:
-        """What ``name`` stands for at this statement, where that is known: ``.``, ``1b``, a .set symbol."""
-        if name == ".":
-            return Here(self.layout.here())
-        numbered = _NUMBERED.fullmatch(name)
-        if numbered is not None:
-            digits, direction = numbered.groups()
-            count = self._numbered.get(digits, 0)
-            if direction == "b" and not count:
-                raise ExpressionError(f"there is no label {digits}: before this line")
-            return Name(f"{digits}:{count if direction == 'b' else count + 1}")
-        return self.equates.get(name)
 
     def expression(self, text: str, statement: Statement, offset: int) -> Expression:
         """The expression ``text``, which stands ``offset`` into ``statement``, with today's names put in."""
         try:
-            return bind(parse(text), self.named)
+            return bind(parse(text), self.symbols.named)
         except ExpressionError as error:
             raise statement.error(error.what, offset=offset + error.offset) from error
 
     def known(self, expression: Expression, statement: Statement) -> int | None:
         """The value of ``expression`` where it is a number before layout."""
         try:
-            folded = fold(expression, self.labels.get)
+            folded = fold(expression, self.symbols.labels.get)
         except ExpressionError as error:
             raise statement.error(error.what) from error
         return folded.value if folded is not None and folded.chunk is None else None
@@ -101,49 +80,14 @@ class Assembly(Target):
         expression = self.expression(text, statement, offset)
         value = self.known(expression, statement)
         if value is None:
-            missing = sorted(names_in(expression) - self.labels.keys())
+            missing = sorted(names_in(expression) - self.symbols.labels.keys())
             what = f"symbol {missing[0]} is not defined yet" if missing else "the value is not known before layout"
-            raise statement.error(f"{what}, but is needed here", offset=offset, hint=self._similar(missing))
+            raise statement.error(f"{what}, but is needed here", offset=offset, hint=self.symbols.similar(missing))
         return value
 
     def is_defined(self, name: str) -> bool:
-        return name in self.labels or name in self.equates
-
-    def define_label(self, name: str, statement: Statement) -> None:
-        if name.isdigit():
-            self._numbered[name] = self._numbered.get(name, 0) + 1
-            name = f"{name}:{self._numbered[name]}"
-        elif self.is_defined(name):
-            raise statement.error(f"symbol {name} is defined already")
-        self.labels[name] = self.layout.here()
-
-    def define(self, name: str, value: Expression, statement: Statement, *, once: bool = False) -> None:
-        if name in self.labels or (once and name in self.equates):
-            raise statement.error(f"symbol {name} is defined already")
-        self.equates[name] = value
-
-    def _similar(self, missing: Sequence[str]) -> str:
-        known = [*self.labels, *self.equates]
-        near = difflib.get_close_matches(missing[0], known, n=1, cutoff=0.75) if missing else []
-        return f"did you mean {near[0]}?" if near else ""
-
-    def resolve(self, target: str | Location) -> int:
-        """The address or value of a name or place once the layout stands."""
-        if isinstance(target, Location):
-            return self.layout.address(target)
-        if target in self.labels:
-            return self.layout.address(self.labels[target])
-        if target not in self.equates:
-            if ":" in target:
-                raise ExpressionError(f"there is no label {target.split(':')[0]}: after this line")
-            raise ExpressionError(f"symbol {target} is not defined", hint=self._similar([target]))
-        if self._resolving > _MAX_CHAIN:
-            raise ExpressionError(f"symbol {target} is defined by itself")
-        self._resolving += 1
-        try:
-            return evaluate(self.equates[target], self.resolve)
-        finally:
-            self._resolving -= 1
+        """Whether ``name`` is a symbol already."""
+        return self.symbols.is_defined(name)
 
     # Statements ------------------------------------------------------------------------------------------------
 
@@ -152,7 +96,7 @@ class Assembly(Target):
         text = statement.text
         if text.endswith(":") and re.fullmatch(r"([A-Za-z_.$][\w.$]*|\d+):", text):
             self._flush(statement)
-            self.define_label(text[:-1], statement)
+            self.symbols.define_label(text[:-1], statement)
             return
         assigned = _ASSIGNMENT.match(text)
         if assigned is not None:
@@ -180,7 +124,7 @@ class Assembly(Target):
         if name == ".":
             DIRECTIVES[".org"](self, statement, text, assigned.start(3))
         else:
-            self.define(name, value, statement, once=operator == "==")
+            self.symbols.define(name, value, statement, once=operator == "==")
 
     def _flush(self, statement: Statement) -> None:
         """Emit prefixes that stood alone and were not followed by an instruction."""
@@ -191,8 +135,8 @@ class Assembly(Target):
 
     def emit(self, data: bytes, statement: Statement, patches: Sequence[Patch] = ()) -> None:
         """Append ``data``, with ``patches`` whose offsets count from its start."""
-        if self.discarded and data:
-            raise statement.error(f"bytes in section {self.discarded}", hint="the image is one flat section")
+        if data:
+            self._check_section(statement)
         tail = self.layout.tail()
         base = len(tail.data)
         self._lines.append((self.layout.here(), len(data), statement))
@@ -201,12 +145,18 @@ class Assembly(Target):
             tail.patches.append(replace(patch, offset=patch.offset + base, end=end))
         tail.data += data
 
+    def _check_section(self, statement: Statement) -> None:
+        if self.discarded:
+            raise statement.error(f"bytes in section {self.discarded}", hint="the image is one flat section")
+
     def set_bits(self, bits: int) -> None:
+        """The code size from the present location on."""
         self.bits = bits
         self._modes.append((self.layout.here(), bits))
 
     def mark_line(self, chunk: int, statement: Statement) -> None:
         """The whole of chunk ``chunk`` comes from ``statement``."""
+        self._check_section(statement)
         self._lines.append((Location(chunk, 0), 0, statement))
 
     # Instructions ----------------------------------------------------------------------------------------------
@@ -225,14 +175,14 @@ class Assembly(Target):
         instruction = replace(parsed, operands=operands)
         try:
             self._encode(statement, instruction)
-        except CannotEncode as error:
+        except EncodingError as error:
             raise statement.error(error.what, hint=error.hint) from error
 
     def _bound(self, operand: Operand) -> Operand:
         if isinstance(operand, Immediate):
-            return replace(operand, value=bind(operand.value, self.named))
+            return replace(operand, value=bind(operand.value, self.symbols.named))
         if isinstance(operand, Memory) and operand.displacement is not None:
-            return replace(operand, displacement=bind(operand.displacement, self.named))
+            return replace(operand, displacement=bind(operand.displacement, self.symbols.named))
         return operand
 
     def _encode(self, statement: Statement, instruction: Instruction) -> None:
@@ -240,10 +190,8 @@ class Assembly(Target):
         target = branch_target(instruction)
         if target is not None and target.displacement is not None:
             form = branch_form(instruction, self.bits)
-            outside = bool(names_in(target.displacement) & self.globals) and bool(form.long)
-            chunk = self.layout.add(
-                Branch(form, target.displacement, statement, self.bits, outside or not form.short)
-            )
+            outside = bool(names_in(target.displacement) & self.symbols.globals) and bool(form.long)
+            chunk = self.layout.add(Branch(form, target.displacement, statement, self.bits, outside or not form.short))
             self.mark_line(chunk, statement)
             self._emitted.append(_Emitted(statement, instruction, Location(chunk, 0), 0, self.bits))
             return
@@ -288,18 +236,22 @@ class Assembly(Target):
         if last is not None:
             self._flush(last)
         for chunk in self.layout.chunks:
-            if isinstance(chunk, Branch) and chunk.form.long and names_in(chunk.target) & self.globals:
+            if isinstance(chunk, Branch) and chunk.form.long and names_in(chunk.target) & self.symbols.globals:
                 chunk.long = True
-        self.layout.settle(self.resolve)
+        self.layout.settle(self.symbols.resolve)
         org = self.layout.org
-        code = b"".join(self.layout.bytes_of(number, self.resolve) for number in range(len(self.layout.chunks)))
+        code = b"".join(self.layout.bytes_of(number, self.symbols.resolve) for number in range(len(self.layout.chunks)))
         for emitted in self._emitted:
             self._verify(emitted, code)
-        symbols = {name: self.resolve(name) for name in self.labels if ":" not in name and not name.startswith(".L")}
+        symbols = {
+            name: self.symbols.resolve(name)
+            for name in self.symbols.labels
+            if ":" not in name and not name.startswith(".L")
+        }
         constants: dict[str, int] = {}
-        for name, value in self.equates.items():
+        for name, value in self.symbols.equates.items():
             try:
-                found = self.resolve(name)
+                found = self.symbols.resolve(name)
             except ExpressionError:
                 continue
             (symbols if degree(value) == 1 and org <= found <= org + len(code) else constants)[name] = found
@@ -326,9 +278,7 @@ class Assembly(Target):
             if whole:
                 call = statement.calls[-1] if statement.calls else None
                 from_ = f"{call.file}:{call.line}" if call else ""
-                lines.append(
-                    Line(self.layout.address(location), whole, statement.at.file, statement.at.line, from_)
-                )
+                lines.append(Line(self.layout.address(location), whole, statement.at.file, statement.at.line, from_))
         return tuple(sorted(lines, key=lambda line: line.address))
 
     def _first_bits(self) -> int:
@@ -347,7 +297,7 @@ class Assembly(Target):
         values: list[int | None] = []
         for operand in emitted.instruction.operands:
             value = _value_of(operand)
-            found = evaluate(value, self.resolve) if value is not None else None
+            found = evaluate(value, self.symbols.resolve) if value is not None else None
             early = self._early(operand, emitted.statement)
             if found is not None and isinstance(operand, Memory) and self._is_relative(operand, early):
                 found -= address + size
@@ -355,7 +305,7 @@ class Assembly(Target):
         start = address - self.layout.org
         try:
             check(emitted.instruction, values, code[start : start + size], address, emitted.bits)
-        except Mismatch as error:
+        except MismatchError as error:
             raise emitted.statement.error(
                 f"{emitted.statement.text!r} did not come out as written: {error}", hint="write it in another form"
             ) from error

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.assembler.encode import CannotEncode
 from emu.assembler.operands import Immediate, Instruction, Memory
+from emu.assembler.sizes import EncodingError
 
 _CONDITIONS = "o,no,b c nae,ae nb nc,e z,ne nz,be na,a nbe,s,ns,p pe,np po,l nge,ge nl,le ng,g nle"
 CONDITION_CODES = {name: code for code, names in enumerate(_CONDITIONS.split(",")) for name in names.split()}
@@ -33,12 +33,13 @@ class BranchForm:
         """The bytes at linear ``address`` for a branch to ``target``; what does not fit raises OverflowError."""
         opcode, width = (self.long, self.width) if long else (self.short, 1)
         distance = target - (address + len(opcode) + width)
-        if width == 2 or width == 4 and bits == 32:
+        if width == 2 or (width == 4 and bits == 32):
             top = 1 << (8 * width)
             distance = (distance + top // 2) % top - top // 2
         return opcode + distance.to_bytes(width, "little", signed=True)
 
     def size(self, *, long: bool) -> int:
+        """The size in bytes of one of the forms."""
         return len(self.long) + self.width if long else len(self.short) + 1
 
 
@@ -65,11 +66,11 @@ def branch_form(instruction: Instruction, bits: int) -> BranchForm:
     """The encodings of a direct branch in ``bits``-bit code.
 
     Raises:
-        CannotEncode: the suffix or the counter register does not exist in that mode.
+        EncodingError: the suffix or the counter register does not exist in that mode.
     """
     mnemonic = instruction.mnemonic
     if instruction.prefixes and instruction.prefixes != ("bnd",):
-        raise CannotEncode(f"{instruction.prefixes[0]!r} cannot stand before a direct branch")
+        raise EncodingError(f"{instruction.prefixes[0]!r} cannot stand before a direct branch")
     lead = b"\xf2" if instruction.prefixes else b""
     default = 2 if bits == 16 else 4
     if mnemonic in _LOOPS:
@@ -78,8 +79,8 @@ def branch_form(instruction: Instruction, bits: int) -> BranchForm:
         size = _COUNT_ZERO[mnemonic]
         if size * 8 == bits:
             return BranchForm(lead + b"\xe3", b"", 0)
-        if size == 8 or bits == 64 and size == 2:
-            raise CannotEncode(f"{mnemonic!r} does not exist in {bits}-bit code")
+        if size == 8 or (bits == 64 and size == 2):
+            raise EncodingError(f"{mnemonic!r} does not exist in {bits}-bit code")
         return BranchForm(lead + b"\x67\xe3", b"", 0)
     condition = _condition(mnemonic)
     if condition >= 0:
@@ -87,8 +88,8 @@ def branch_form(instruction: Instruction, bits: int) -> BranchForm:
     if mnemonic == "jmp":
         return BranchForm(lead + b"\xeb", lead + b"\xe9", default)
     width = {"call": default, "callw": 2, "calll": 4, "callq": 4}.get(mnemonic, 0)
-    if not width or (bits == 64) != (mnemonic == "callq") and mnemonic != "call":
-        raise CannotEncode(f"a direct {mnemonic!r} does not exist in {bits}-bit code", f"write {mnemonic[:-1]}")
+    if not width or ((bits == 64) != (mnemonic == "callq") and mnemonic != "call"):
+        raise EncodingError(f"a direct {mnemonic!r} does not exist in {bits}-bit code", f"write {mnemonic[:-1]}")
     return BranchForm(b"", (b"\x66" if width != default else b"") + lead + b"\xe8", width)
 
 
@@ -106,7 +107,7 @@ def far_form(instruction: Instruction, bits: int) -> FarForm | None:
     """The encoding of ``ljmp $selector, $offset`` or lcall; None where ``instruction`` is neither.
 
     Raises:
-        CannotEncode: in 64-bit code, which has no such instruction (SDM 2, JMP).
+        EncodingError: in 64-bit code, which has no such instruction (SDM 2, JMP).
     """
     name = instruction.mnemonic
     base = name[:-1] if name[:-1] in ("ljmp", "lcall") else name
@@ -118,7 +119,7 @@ def far_form(instruction: Instruction, bits: int) -> FarForm | None:
     default = 2 if bits == 16 else 4
     width = default if base == name else _WIDTH.get(name[-1], 0)
     if bits == 64 or not width:
-        raise CannotEncode(
+        raise EncodingError(
             f"{name!r} with immediate operands does not exist in {bits}-bit code",
             "push the selector and the offset and use lretq, or jump through memory",
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
-from typing import Any
 
 import capstone
-from capstone import x86_const
+from capstone import x86, x86_const
 
 _MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 
 
 class Kind(Enum):
+    """What an operand is."""
+
     REGISTER = "register"
     IMMEDIATE = "immediate"
     MEMORY = "memory"
@@ -44,6 +45,8 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
+    """One instruction; ``modrm`` is the offset of its ModRM byte, 0 where it has none."""
+
     size: int
     mnemonic: str
     text: str
@@ -54,18 +57,18 @@ class Decoded:
 
 
 @cache
-def _engine(bits: int) -> Any:
+def _engine(bits: int) -> capstone.Cs:
     engine = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
     engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     engine.detail = True
     return engine
 
 
-def _name(found: Any, register: int) -> str:
+def _name(found: capstone.CsInsn, register: int) -> str:
     return str(found.reg_name(register)) if register else ""
 
 
-def _operand(found: Any, raw: Any) -> DecodedOperand:
+def _operand(found: capstone.CsInsn, raw: x86.X86Op) -> DecodedOperand:
     if raw.type == x86_const.X86_OP_REG:
         return DecodedOperand(Kind.REGISTER, raw.size, register=_name(found, raw.reg))
     if raw.type == x86_const.X86_OP_IMM:

@@ -11,10 +11,11 @@ from typing import Protocol
 from emu.assembler.expression import Expression
 from emu.assembler.layout import MAX_SIZE, Advance, Align, Layout, Patch
 from emu.assembler.source import Statement, split_outside, strip_piece
+from emu.assembler.symbols import SymbolTable
 
 NOP = b"\x90"
-_STRING = re.compile(r'\s*"((?:\\.|[^"\\])*)"', re.S)
-_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]+)|(.))", re.S)
+_STRING = re.compile(r'\s*"((?:\\.|[^"\\])*)"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]+)|(.))", re.DOTALL)
 _NAMED_ESCAPES = {"n": 10, "t": 9, "r": 13, "b": 8, "f": 12, "\\": 92, '"': 34}
 
 
@@ -22,18 +23,28 @@ class Target(Protocol):
     """What a directive may do to the assembly."""
 
     layout: Layout
-    globals: set[str]
+    symbols: SymbolTable
     warnings: list[str]
     ended: bool
     discarded: str
 
-    def expression(self, text: str, statement: Statement, offset: int) -> Expression: ...
-    def known(self, expression: Expression, statement: Statement) -> int | None: ...
-    def constant(self, text: str, statement: Statement, offset: int) -> int: ...
-    def define(self, name: str, value: Expression, statement: Statement, *, once: bool = False) -> None: ...
-    def emit(self, data: bytes, statement: Statement, patches: list[Patch] | tuple[Patch, ...] = ()) -> None: ...
-    def set_bits(self, bits: int) -> None: ...
-    def mark_line(self, chunk: int, statement: Statement) -> None: ...
+    def expression(self, text: str, statement: Statement, offset: int) -> Expression:
+        """See :class:`emu.assembler.assembly.Assembly`."""
+
+    def known(self, expression: Expression, statement: Statement) -> int | None:
+        """See :class:`emu.assembler.assembly.Assembly`."""
+
+    def constant(self, text: str, statement: Statement, offset: int) -> int:
+        """See :class:`emu.assembler.assembly.Assembly`."""
+
+    def emit(self, data: bytes, statement: Statement, patches: list[Patch] | tuple[Patch, ...] = ()) -> None:
+        """See :class:`emu.assembler.assembly.Assembly`."""
+
+    def set_bits(self, bits: int) -> None:
+        """See :class:`emu.assembler.assembly.Assembly`."""
+
+    def mark_line(self, chunk: int, statement: Statement) -> None:
+        """See :class:`emu.assembler.assembly.Assembly`."""
 
 
 Directive = Callable[[Target, Statement, str, int], None]
@@ -164,14 +175,14 @@ def _set(target: Target, statement: Statement, operands: str, offset: int, *, on
     pieces = _pieces(operands, offset)
     if len(pieces) != 2 or not re.fullmatch(r"[A-Za-z_$.][\w$.]*", pieces[0][1]) or pieces[0][1] == ".":
         raise statement.error("a symbol and a value are expected", offset=offset)
-    target.define(pieces[0][1], target.expression(pieces[1][1], statement, pieces[1][0]), statement, once=once)
+    target.symbols.define(pieces[0][1], target.expression(pieces[1][1], statement, pieces[1][0]), statement, once=once)
 
 
 def _global(target: Target, statement: Statement, operands: str, offset: int) -> None:
     for start, name in _pieces(operands, offset):
         if not re.fullmatch(r"[A-Za-z_$.][\w$.]*", name):
             raise statement.error("a symbol name is expected", offset=start)
-        target.globals.add(name)
+        target.symbols.globals.add(name)
 
 
 def _code(target: Target, statement: Statement, operands: str, offset: int, *, bits: int) -> None:
@@ -180,11 +191,11 @@ def _code(target: Target, statement: Statement, operands: str, offset: int, *, b
     target.set_bits(bits)
 
 
-def _ignore(target: Target, statement: Statement, operands: str, offset: int) -> None:
+def _ignore(_target: Target, _statement: Statement, _operands: str, _offset: int) -> None:
     """Say nothing: what the directive describes has no place in a flat image."""
 
 
-def _refuse(target: Target, statement: Statement, operands: str, offset: int, *, why: str) -> None:
+def _refuse(_target: Target, statement: Statement, _operands: str, _offset: int, *, why: str) -> None:
     raise statement.error(f"directive {statement.text.split()[0]} is refused: {why}")
 
 
@@ -208,7 +219,7 @@ def _to_text(target: Target, statement: Statement, operands: str, offset: int) -
     target.discarded = ""
 
 
-def _error(target: Target, statement: Statement, operands: str, offset: int) -> None:
+def _error(_target: Target, statement: Statement, operands: str, offset: int) -> None:
     values = _strings(statement, operands, offset) if operands else [b".error directive"]
     raise statement.error(values[0].decode())
 
@@ -218,7 +229,7 @@ def _warning(target: Target, statement: Statement, operands: str, offset: int) -
     target.warnings.append(f"{statement.at.file}:{statement.at.line}: {values[0].decode()}")
 
 
-def _end(target: Target, statement: Statement, operands: str, offset: int) -> None:
+def _end(target: Target, _statement: Statement, _operands: str, _offset: int) -> None:
     target.ended = True
 
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from emu.assembler import keystone_port
-from emu.assembler.capstone_port import LEGACY_PREFIXES, Decoded, Field, decode
-from emu.assembler.operands import GENERAL, PREFIXES, SEGMENTS, Immediate, Instruction, Memory, Operand, Register
+from emu.assembler.capstone_port import Decoded, Field, decode
+from emu.assembler.operands import GENERAL, SEGMENTS, Immediate, Instruction, Memory, Operand, Register
+from emu.assembler.prefixes import Encoding, Hole, in_order, with_prefixes
+from emu.assembler.sizes import BYTE_IMMEDIATE, EncodingError, address_size, immediate_size, operand_size, resized, stem
 
 WAITING = {"finit", "fclex", "fstcw", "fstsw", "fstenv", "fsave"}
 """Mnemonics that are a wait followed by the form with n."""
@@ -29,100 +31,15 @@ _TEMPLATE = {
     **{f"nop{suffix}": (b"\x0f\x1f", 0, suffix) for suffix in "wlq"},
 }
 """Mnemonic to opcode, ModRM digit and operand size of instructions with one memory operand, encoded from inc."""
-_SHIFTS = ("rol", "ror", "rcl", "rcr", "shl", "sal", "shr", "sar")
-_BYTE_IMMEDIATE = {"int", "in", "out", "bt", "bts", "btr", "btc", "shld", "shrd", "aam", "aad", *_SHIFTS}
-_WORD_IMMEDIATE = {"ret", "lret", "retq", "retl", "retw", "lretq", "lretl", "lretw"}
-_GROUP = {**dict.fromkeys(SEGMENTS.values(), 1), 0x67: 2, 0x66: 3, 0xF3: 4, 0xF2: 4, 0xF0: 5}
-_LOCKABLE = frozenset(
-    "add adc and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xor xadd xchg".split()
-)
-_STRING = frozenset("movs cmps scas lods stos ins outs".split())
-_SUFFIX = {"b": 1, "w": 2, "l": 4, "q": 8}
 _IMMEDIATE_MARK = {1: 0x5B, 2: 0x2345, 4: 0x23456789, 8: 0x2233445566778899}
 _DISPLACEMENT_MARK = {2: 0x1234, 4: 0x12345678, 8: 0x1122334455667788}
-
-
-class CannotEncode(Exception):
-    """Raised when an instruction has no encoding here; ``hint`` says what would have one."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        self.what = what
-        self.hint = hint
-        super().__init__(what)
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """``size`` bytes at ``offset`` that take the value of operand number ``operand``."""
-
-    offset: int
-    size: int
-    operand: int
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    code: bytes
-    holes: tuple[Hole, ...] = ()
-
-
-def stem(mnemonic: str) -> tuple[str, int]:
-    """A mnemonic without its size suffix, and that size in bytes (0: it has none)."""
-    if mnemonic[:-1] in SUFFIXED and mnemonic[-1] in _SUFFIX:
-        return mnemonic[:-1], _SUFFIX[mnemonic[-1]]
-    return mnemonic, 0
-
-
-SUFFIXED = frozenset(
-    "mov add adc sub sbb and or xor cmp test inc dec neg not mul imul div idiv xchg cmpxchg xadd lea push pop "
-    "bt bts btr btc shld shrd bsf bsr rol ror rcl rcr shl sal shr sar in out movs cmps scas lods stos ins outs "
-    "lgdt lidt sgdt sidt call jmp ljmp lcall ret lret iret pushf popf lar lsl ltr lldt str sldt lmsw smsw nop "
-    "bswap movnti popcnt tzcnt lzcnt sysret sysexit enter leave movabs crc32".split()
-)
-"""Mnemonics that take one of the suffixes b, w, l, q."""
-
-
-def operand_size(instruction: Instruction, bits: int) -> int:
-    """The operand size in bytes: from the suffix, else from the last general register, else 0."""
-    name, size = stem(instruction.mnemonic)
-    if size:
-        return size
-    for operand in reversed(instruction.operands):
-        if isinstance(operand, Register) and operand.name in GENERAL:
-            return GENERAL[operand.name]
-    return {"push": 2 if bits == 16 else bits // 8}.get(name, 0)
-
-
-def address_size(memory: Memory, bits: int, prefixes: Sequence[str] = ()) -> int:
-    """The size in bytes of the addresses that ``memory`` computes."""
-    for name in (memory.base, memory.index):
-        if name in GENERAL:
-            return GENERAL[name]
-    if "addr32" in prefixes:
-        return 4
-    return {"rip": 8, "eip": 4, "eiz": 4, "riz": 8}.get(memory.base or memory.index, bits // 8)
-
-
-def immediate_size(instruction: Instruction, bits: int) -> int:
-    """The size in bytes of the immediate in the form that GNU as picks for a value it does not know yet."""
-    name, _ = stem(instruction.mnemonic)
-    if name == "movabs":
-        return 8
-    if name in _BYTE_IMMEDIATE:
-        return 1
-    if instruction.mnemonic in _WORD_IMMEDIATE:
-        return 2
-    size = operand_size(instruction, bits)
-    if not size:
-        raise CannotEncode("the size of the immediate is unknown", "write the mnemonic with a suffix b, w, l or q")
-    return min(size, 4)
 
 
 def _fold_to_size(value: int, size: int, what: str) -> int:
     """``value`` as a signed number of ``size`` bytes; it may be written signed or unsigned."""
     top = 1 << (8 * size)
     if not -top // 2 <= value < top and not (size == 4 and value >> 32 == -1):
-        raise CannotEncode(f"{what} {value:#x} does not fit {size} byte{'s' if size > 1 else ''}")
+        raise EncodingError(f"{what} {value:#x} does not fit {size} byte{'s' if size > 1 else ''}")
     value %= top
     return value - top if value >= top // 2 else value
 
@@ -155,7 +72,7 @@ class _Renderer:
             self.marks.append((number, True, size))
             return _show(_IMMEDIATE_MARK[size])
         name = stem(self.instruction.mnemonic)[0]
-        size = operand_size(self.instruction, self.bits) if name not in _BYTE_IMMEDIATE else 0
+        size = operand_size(self.instruction, self.bits) if name not in BYTE_IMMEDIATE else 0
         return _show(_fold_to_size(value, size, "the immediate") if size in (1, 2, 4) else value)
 
     def _memory(self, number: int, memory: Memory) -> str:
@@ -167,7 +84,7 @@ class _Renderer:
         if memory.displacement is not None:
             text += self._displacement(number, size, absolute=absolute, full=far_absolute)
         elif absolute:
-            raise CannotEncode("a memory operand is empty")
+            raise EncodingError("a memory operand is empty")
         if not absolute:
             index = f",%{memory.index},{memory.scale:#x}" if memory.index else ""
             text += f"({'%' + memory.base if memory.base else ''}{index})"
@@ -188,7 +105,9 @@ class _Renderer:
         return _show(_fold_to_size(value, field, "the displacement"))
 
 
-def _render(instruction: Instruction, bits: int, known: Sequence[int | None]) -> tuple[str, list[tuple[int, bool, int]]]:
+def _render(
+    instruction: Instruction, bits: int, known: Sequence[int | None]
+) -> tuple[str, list[tuple[int, bool, int]]]:
     renderer = _Renderer(instruction, bits, known, [])
     words = [renderer.operand(number, operand) for number, operand in enumerate(instruction.operands)]
     return f"{instruction.mnemonic} {', '.join(words)}".strip(), renderer.marks
@@ -197,7 +116,7 @@ def _render(instruction: Instruction, bits: int, known: Sequence[int | None]) ->
 def _decoded(code: bytes, bits: int) -> Decoded:
     decoded = decode(code, 0, bits)
     if decoded is None or decoded.size != len(code):
-        raise CannotEncode(f"Keystone encodes it as {code.hex(' ')}, which is not one instruction")
+        raise EncodingError(f"Keystone encodes it as {code.hex(' ')}, which is not one instruction")
     return decoded
 
 
@@ -205,7 +124,7 @@ def _hole(code: bytes, field: Field, mark: tuple[int, bool, int]) -> Hole:
     number, is_immediate, size = mark
     value = (_IMMEDIATE_MARK if is_immediate else _DISPLACEMENT_MARK)[size]
     if field.size != size or code[field.offset : field.offset + size] != value.to_bytes(size, "little"):
-        raise CannotEncode("this form cannot take a value that is known only after layout")
+        raise EncodingError("this form cannot take a value that is known only after layout")
     return Hole(field.offset, size, number)
 
 
@@ -223,9 +142,9 @@ def _from_template(instruction: Instruction, bits: int, known: Sequence[int | No
 
 
 def _opcode_replaced(instruction: Instruction, bits: int, known: Sequence[int | None]) -> Encoding:
-    """bound from lea, which has the same operands in the other order; Keystone drops bound without a word."""
+    """The instruction bound, made from lea, which has its operands in the other order; Keystone drops bound."""
     if bits == 64 or len(instruction.operands) != 2:
-        raise CannotEncode(f"'bound' with these operands does not exist in {bits}-bit code")
+        raise EncodingError(f"'bound' with these operands does not exist in {bits}-bit code")
     numbers = (1, 0)
     lea = _plain(instruction, bits, tuple(known[number] for number in numbers))
     at = _decoded(lea.code, bits).modrm - 1
@@ -243,7 +162,7 @@ def _as_keystone_wants(instruction: Instruction, bits: int) -> Instruction:
         return replace(instruction, mnemonic="movq")
     if name == "str" and isinstance(operands[0], Register):
         wide = GENERAL.get(operands[0].name) == 8
-        return replace(instruction, operands=(_resized(operands[0], 4) if wide else operands[0],))
+        return replace(instruction, operands=(resized(operands[0], 4) if wide else operands[0],))
     return instruction
 
 
@@ -252,28 +171,11 @@ def _segment_move(instruction: Instruction, bits: int) -> Instruction:
     source, target = instruction.operands
     default = 2 if bits == 16 else 4
     if isinstance(source, Register) and source.name in GENERAL:
-        return replace(instruction, mnemonic="mov", operands=(_resized(source, default), target))
+        return replace(instruction, mnemonic="mov", operands=(resized(source, default), target))
     if isinstance(target, Register) and target.name in GENERAL:
         size = GENERAL[target.name]
-        return replace(instruction, mnemonic="mov", operands=(source, _resized(target, min(size, 4))))
+        return replace(instruction, mnemonic="mov", operands=(source, resized(target, min(size, 4))))
     return replace(instruction, mnemonic="movw" if bits == 16 else "mov")
-
-
-def _resized(register: Register, size: int) -> Register:
-    """The same register in another size; a byte register stays what it is."""
-    if GENERAL.get(register.name, 1) == 1 or GENERAL[register.name] == size:
-        return register
-    core = family(register.name)
-    if core[1:].isdigit():
-        return replace(register, name=core + {2: "w", 4: "d", 8: ""}[size])
-    return replace(register, name={2: "", 4: "e", 8: "r"}[size] + core)
-
-
-def family(register: str) -> str:
-    """The name that ax, eax and rax share, or r8w, r8d and r8; other registers are their own family."""
-    if GENERAL.get(register, 1) == 1:
-        return register
-    return register.rstrip("wd") if register[1:2].isdigit() else register[-2:]
 
 
 def _without_index(code: bytes, bits: int) -> bytes:
@@ -289,81 +191,27 @@ def _plain(instruction: Instruction, bits: int, known: Sequence[int | None]) -> 
     text, marks = _render(_as_keystone_wants(instruction, bits), bits, known)
     try:
         code = keystone_port.machine_code(text, bits)
-    except keystone_port.Rejected as error:
-        raise CannotEncode(f"{instruction.mnemonic!r} with these operands cannot be encoded: {error}") from error
-    code = _in_order(code)
-    if "eiz" in text and "eiz" not in {operand.index for operand in instruction.operands if isinstance(operand, Memory)}:
+    except keystone_port.RejectedError as error:
+        raise EncodingError(f"{instruction.mnemonic!r} with these operands cannot be encoded: {error}") from error
+    code = in_order(code)
+    if "eiz" in text and "eiz" not in {
+        operand.index for operand in instruction.operands if isinstance(operand, Memory)
+    }:
         code = _without_index(code, bits)
     decoded = _decoded(code, bits)
     holes = [_hole(code, decoded.immediate if mark[1] else decoded.displacement, mark) for mark in marks]
     return Encoding(code, tuple(holes))
 
 
-def _split(code: bytes) -> tuple[bytes, bytes]:
-    count = 0
-    while count < len(code) and code[count] in LEGACY_PREFIXES:
-        count += 1
-    return code[:count], code[count:]
-
-
-def _in_order(code: bytes) -> bytes:
-    """``code`` with its legacy prefixes in the order of GNU as: segment, address, data, repeat, lock."""
-    prefixes, rest = _split(code)
-    return bytes(sorted(prefixes, key=_GROUP.__getitem__)) + rest
-
-
-def _check_prefix(word: str, instruction: Instruction, bits: int) -> None:
-    name, _ = stem(instruction.mnemonic)
-    memory_target = bool(instruction.operands) and isinstance(instruction.operands[-1], Memory)
-    if name == "xchg":
-        memory_target = any(isinstance(operand, Memory) for operand in instruction.operands)
-    if word == "lock" and not (name in _LOCKABLE and memory_target):
-        raise CannotEncode(f"'lock' cannot stand before {instruction.mnemonic!r} with these operands")
-    if word.startswith("rep") and name not in _STRING and name not in ("ret", "nop"):
-        raise CannotEncode(f"{word!r} needs a string instruction, not {instruction.mnemonic!r}")
-    if word.startswith("rex") and bits != 64:
-        raise CannotEncode(f"{word!r} exists in 64-bit code only")
-    if word in ("data16", "addr16") and bits == 16 or word == "data32" and bits != 16:
-        raise CannotEncode(f"{word!r} is no prefix in {bits}-bit code, it is the default")
-    if word == "addr32" and bits == 32 or word == "addr16" and bits == 64:
-        raise CannotEncode(f"{word!r} is no prefix in {bits}-bit code")
-    if word == "notrack" and name not in ("jmp", "call"):
-        raise CannotEncode("'notrack' needs an indirect jmp or call")
-
-
-def _with_prefixes(encoding: Encoding, instruction: Instruction, bits: int) -> Encoding:
-    legacy, rest = _split(encoding.code)
-    rex = 0
-    for word in instruction.prefixes:
-        if instruction.mnemonic:
-            _check_prefix(word, instruction, bits)
-        byte = PREFIXES[word]
-        if word.startswith("rex"):
-            rex |= byte
-            continue
-        if byte in legacy:
-            if word == "addr32":
-                continue
-            raise CannotEncode(f"the prefix {word!r} is there already")
-        legacy += bytes((byte,))
-    if rex and rest and rest[0] & 0xF0 == 0x40 and bits == 64:
-        rest = bytes((rest[0] | rex,)) + rest[1:]
-    elif rex:
-        rest = bytes((rex,)) + rest
-    code = _in_order(legacy) + rest
-    grown = len(code) - len(encoding.code)
-    return Encoding(code, tuple(replace(hole, offset=hole.offset + grown) for hole in encoding.holes))
-
-
 def encode(instruction: Instruction, bits: int, known: Sequence[int | None]) -> Encoding:
     """The bytes of ``instruction``; ``known`` holds each operand's value where it is known already.
 
     Raises:
-        CannotEncode: it has no encoding in ``bits``-bit code, or none that this layer can vouch for.
+        EncodingError: it has no encoding in ``bits``-bit code, or none that this layer can vouch for.
     """
     name = instruction.mnemonic
     if not name:
-        return _with_prefixes(Encoding(b""), instruction, bits)
+        return with_prefixes(Encoding(b""), instruction, bits)
     if name in WAITING:
         inner = encode(replace(instruction, mnemonic=f"fn{name[1:]}"), bits, known)
         return Encoding(b"\x9b" + inner.code, tuple(replace(hole, offset=hole.offset + 1) for hole in inner.holes))
@@ -372,7 +220,9 @@ def encode(instruction: Instruction, bits: int, known: Sequence[int | None]) -> 
     elif name in FIXED_REAL and not instruction.operands and bits == 16:
         encoding = Encoding(FIXED_REAL[name])
     elif name == "bound":
-        encoding = _opcode_replaced(replace(instruction, mnemonic="lea", operands=instruction.operands[::-1]), bits, known)
+        encoding = _opcode_replaced(
+            replace(instruction, mnemonic="lea", operands=instruction.operands[::-1]), bits, known
+        )
     elif name in ("ljmp", "lcall") and len(instruction.operands) == 1:
         suffix = "w" if bits == 16 else "l"
         encoding = _from_template(replace(instruction, mnemonic=name + suffix), bits, known)
@@ -380,4 +230,4 @@ def encode(instruction: Instruction, bits: int, known: Sequence[int | None]) -> 
         encoding = _from_template(instruction, bits, known)
     else:
         encoding = _plain(instruction, bits, known)
-    return _with_prefixes(encoding, instruction, bits)
+    return with_prefixes(encoding, instruction, bits)

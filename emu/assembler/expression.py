@@ -41,11 +41,15 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """A plain number, signed 64 bits."""
+
     value: int
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
+    """A symbol, or a numeric local label under its full name."""
+
     name: str
 
 
@@ -58,12 +62,16 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
+    """An operator before its operand: ``-``, ``~`` or ``!``."""
+
     operator: str
     value: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
+    """An operator between two operands."""
+
     operator: str
     left: Expression
     right: Expression
@@ -78,16 +86,16 @@ def wrap(value: int) -> int:
     return value - (1 << _BITS) if value >> (_BITS - 1) else value
 
 
-def _number(token: str) -> int:
-    if token[:2] in ("0x", "0X"):
-        return int(token, 16)
-    if token[:2] in ("0b", "0B"):
-        return int(token, 2)
-    if len(token) > 1 and token[0] == "0":
-        if not all(digit in "01234567" for digit in token):
-            raise ExpressionError(f"{token} is not an octal number (a leading 0 means octal)")
-        return int(token, 8)
-    return int(token)
+def _number(word: str) -> int:
+    if word[:2] in ("0x", "0X"):
+        return int(word, 16)
+    if word[:2] in ("0b", "0B"):
+        return int(word, 2)
+    if len(word) > 1 and word[0] == "0":
+        if not all(digit in "01234567" for digit in word):
+            raise ExpressionError(f"{word} is not an octal number (a leading 0 means octal)")
+        return int(word, 8)
+    return int(word)
 
 
 class _Parser:
@@ -117,38 +125,38 @@ class _Parser:
     def primary(self) -> Expression:
         if self.next >= len(self.tokens):
             raise ExpressionError("an expression is missing or ends too early", len(self.text))
-        kind, token, offset = self.tokens[self.next]
+        kind, word, offset = self.tokens[self.next]
         self.next += 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ExpressionError("the expression is nested too deeply", offset)
         try:
-            return self._primary(kind, token, offset)
+            return self._primary(kind, word, offset)
         finally:
             self.depth -= 1
 
-    def _primary(self, kind: str, token: str, offset: int) -> Expression:
+    def _primary(self, kind: str, word: str, offset: int) -> Expression:
         if kind == "num":
-            if token[-1] in "bf" and token[:2] not in ("0x", "0X") and not re.fullmatch(r"0[bB][01]+", token):
-                return Name(token)
-            value = _number(token)
+            if word[-1] in "bf" and word[:2] not in ("0x", "0X") and not re.fullmatch(r"0[bB][01]+", word):
+                return Name(word)
+            value = _number(word)
             if value >> _BITS:
-                raise ExpressionError(f"{token} needs more than 64 bits", offset)
+                raise ExpressionError(f"{word} needs more than 64 bits", offset)
             return Number(wrap(value))
         if kind == "char":
-            return Number(_ESCAPES.get(token[2], ord(token[2])) if token[1] == "\\" else ord(token[1]))
+            return Number(_ESCAPES.get(word[2], ord(word[2])) if word[1] == "\\" else ord(word[1]))
         if kind == "name":
-            return Name(token)
-        if token in ("-", "~", "!", "+"):
+            return Name(word)
+        if word in ("-", "~", "!", "+"):
             value_of = self.primary()
-            return value_of if token == "+" else Unary(token, value_of)
-        if token == "(":
+            return value_of if word == "+" else Unary(word, value_of)
+        if word == "(":
             inner = self.expression(0)
             if self.peek() != ")":
                 raise ExpressionError("')' is missing", self.offset())
             self.next += 1
             return inner
-        raise ExpressionError(f"unexpected {token!r} in an expression", offset)
+        raise ExpressionError(f"unexpected {word!r} in an expression", offset)
 
     def expression(self, least: int) -> Expression:
         left = self.primary()

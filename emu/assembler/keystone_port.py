@@ -17,7 +17,7 @@ _SAFE = re.compile(r"[a-z][a-z0-9]*( [-$%*:(), 0-9a-z]*)?")
 _ENGINES: dict[int, keystone.Ks] = {}
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """Raised when Keystone does not take an instruction; the text is its reason."""
 
 
@@ -34,14 +34,14 @@ def machine_code(text: str, bits: int) -> bytes:
     """The bytes of the AT&T instruction ``text``, whose numbers are all hexadecimal.
 
     Raises:
-        Rejected: Keystone refuses it, or emits nothing for it.
+        RejectedError: Keystone refuses it, or emits nothing for it.
     """
     if not _SAFE.fullmatch(text):
-        raise Rejected("not a plain instruction")
+        raise RejectedError("not a plain instruction")
     try:
         code, _ = _engine(bits).asm(text, 0, True)
     except keystone.KsError as error:
-        raise Rejected(re.sub(r"\s*\(KS_ERR_\w+\)", "", str(error)).lower()) from error
+        raise RejectedError(re.sub(r"\s*\(KS_ERR_\w+\)", "", str(error)).lower()) from error
     if not code:
-        raise Rejected("it is dropped without a byte")
+        raise RejectedError("it is dropped without a byte")
     return bytes(code)

@@ -39,6 +39,8 @@ class Bytes:
 
 @dataclass(slots=True)
 class Branch:
+    """A direct branch, short until its target is out of reach."""
+
     form: BranchForm
     target: Expression
     statement: Statement
@@ -99,6 +101,7 @@ class Layout:
         return len(self.chunks) - 2
 
     def address(self, location: Location) -> int:
+        """The linear address of ``location`` in the settled layout."""
         return self.starts[location.chunk] + location.offset
 
     def settle(self, resolve: Callable[[str | Location], int]) -> None:
@@ -114,7 +117,7 @@ class Layout:
             at = self.org
             for number, chunk in enumerate(self.chunks):
                 self.starts[number] = at
-                at += self._size(number, chunk, at, resolve, final=False)
+                at += self._size(chunk, at, resolve, final=False)
             if not grew and before == self.starts:
                 break
         else:
@@ -123,7 +126,7 @@ class Layout:
             if isinstance(statement, Statement):
                 raise statement.error("the layout does not settle: a size depends on itself")
         for number, chunk in enumerate(self.chunks):
-            self._size(number, chunk, self.starts[number], resolve, final=True)
+            self._size(chunk, self.starts[number], resolve, final=True)
 
     def size_of(self, number: int) -> int:
         """The size in bytes of chunk ``number`` in the settled layout."""
@@ -152,9 +155,7 @@ class Layout:
                 chunk.long = grew = True
         return grew
 
-    def _size(
-        self, number: int, chunk: Chunk, at: int, resolve: Callable[[str | Location], int], *, final: bool
-    ) -> int:
+    def _size(self, chunk: Chunk, at: int, resolve: Callable[[str | Location], int], *, final: bool) -> int:
         if isinstance(chunk, Bytes):
             return len(chunk.data)
         if isinstance(chunk, Branch):
@@ -195,7 +196,7 @@ class Layout:
                 return chunk.form.encode(at, target, chunk.bits, long=chunk.long)
             except OverflowError:
                 raise chunk.statement.error(f"the target {target:#x} is out of reach from {at:#x}") from None
-        size = self._size(number, chunk, at, resolve, final=True)
+        size = self._size(chunk, at, resolve, final=True)
         repeated = chunk.fill * (size // len(chunk.fill) + 1) if chunk.fill else b""
         return repeated[:size]
 

@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 
 from emu.assembler.source import Statement, split_outside, strip_piece
 
-_PARAMETER = re.compile(r"(?P<name>[A-Za-z_$.][\w$.]*)(?::(?P<kind>req|vararg))?(?:\s*=\s*(?P<default>.*))?$", re.S)
-_NAMED = re.compile(r"(?P<name>[A-Za-z_$.][\w$.]*)\s*=(?!=)\s*(?P<value>.*)$", re.S)
+_PARAMETER = re.compile(
+    r"(?P<name>[A-Za-z_$.][\w$.]*)(?::(?P<kind>req|vararg))?(?:\s*=\s*(?P<default>.*))?$", re.DOTALL
+)
+_NAMED = re.compile(r"(?P<name>[A-Za-z_$.][\w$.]*)\s*=(?!=)\s*(?P<value>.*)$", re.DOTALL)
 _REFERENCE = re.compile(r"\\(?:(?P<unit>\(\))|(?P<count>@)|(?P<name>[A-Za-z_$.][\w$.]*))")
 _AROUND_OPERATOR = re.compile(r"\s*(<<|>>|<=|>=|==|!=|&&|\|\||[-+*/|&^<>=!,()])\s*|(\s+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
+    """One parameter; ``takes_rest`` is gas's ``:vararg``."""
+
     name: str
     default: str = ""
     required: bool = False
@@ -24,6 +28,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Macro:
+    """A macro as defined; ``body`` is raw, its parameters not yet replaced."""
+
     name: str
     parameters: tuple[Parameter, ...]
     body: tuple[Statement, ...]
@@ -61,7 +67,7 @@ def _unquote(word: str) -> str:
 
 def parse_definition(statement: Statement, text: str, body: Sequence[Statement]) -> Macro:
     """The macro that ``.macro`` with operands ``text`` defines."""
-    found = re.match(r"([A-Za-z_$.][\w$.]*)\s*,?\s*(.*)$", text, re.S)
+    found = re.match(r"([A-Za-z_$.][\w$.]*)\s*,?\s*(.*)$", text, re.DOTALL)
     if found is None:
         raise statement.error(".macro needs a name")
     parameters: list[Parameter] = []
@@ -135,7 +141,7 @@ def repeat_words(text: str) -> list[str]:
 def substitute(
     body: Sequence[Statement], values: Mapping[str, str], count: int, calls: tuple[Statement, ...] = ()
 ) -> list[Statement]:
-    """``body`` with ``\\name``, ``\\()`` and ``\\@`` replaced; ``calls`` is the call, where there is one."""
+    r"""``body`` with ``\name``, ``\()`` and ``\@`` replaced; ``calls`` is the call, where there is one."""
 
     def value(found: re.Match[str]) -> str:
         if found["unit"]:

@@ -51,19 +51,23 @@ PREFIXES: dict[str, int] = {
     },
 }
 """Prefix words and their bytes."""
-_REGISTER = re.compile(r"%(st\s*\(\s*\d\s*\)|[a-z]\w*)", re.I)
-_SEGMENT = re.compile(r"%([c-g]s|ss)\s*:\s*", re.I)
+_REGISTER = re.compile(r"%(st\s*\(\s*\d\s*\)|[a-z]\w*)", re.IGNORECASE)
+_SEGMENT = re.compile(r"%([c-g]s|ss)\s*:\s*", re.IGNORECASE)
 _ADDRESS = re.compile(r"\(\s*(?:%(?P<base>\w+))?\s*(?:,\s*(?:%(?P<index>\w+))?\s*(?:,\s*(?P<scale>[^)]*?)\s*)?)?\)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
+    """A register by its name without ``%``; ``indirect`` where a ``*`` stands before it."""
+
     name: str
     indirect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Immediate:
+    """A value after ``$``."""
+
     value: Expression
 
 
@@ -89,6 +93,8 @@ Operand = Register | Immediate | Memory
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
+    """One instruction as written; without a mnemonic it is prefixes alone."""
+
     prefixes: tuple[str, ...]
     mnemonic: str
     operands: tuple[Operand, ...]
@@ -113,7 +119,8 @@ def _memory(statement: Statement, text: str, offset: int, segment: str, *, indir
     if found is None or not re.match(r"\(\s*[%,]", found.group()):
         return Memory(_expression(statement, text, offset), segment=segment, indirect=indirect)
     base, index = (
-        _register(statement, found[part], offset + found.start(part)) if found[part] else "" for part in ("base", "index")
+        _register(statement, found[part], offset + found.start(part)) if found[part] else ""
+        for part in ("base", "index")
     )
     scale = 1
     if found["scale"]:

@@ -194,7 +194,7 @@ class Reader:
     def _run_through(self, statement: Statement, operands: str) -> None:
         by_character = statement.text.lower().startswith(".irpc")
         body = self._body(statement, _OPENS_REPEAT, frozenset((".endr",)))
-        found = re.match(r"([A-Za-z_$.][\w$.]*)\s*,?\s*(.*)$", operands, re.S)
+        found = re.match(r"([A-Za-z_$.][\w$.]*)\s*,?\s*(.*)$", operands, re.DOTALL)
         if found is None:
             raise statement.error("a symbol to run through the values is missing")
         name, text = found.groups()

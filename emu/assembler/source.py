@@ -65,7 +65,7 @@ def _quoted_end(text: str, start: int) -> int:
 
 
 def _character_end(text: str, start: int) -> int:
-    """The index after the character constant (``'a``, ``'\\n``, ``'a'``) that opens at ``start``."""
+    """The index after the character constant (``'a``, or ``'a'``) that opens at ``start``."""
     end = start + (3 if text[start + 1 : start + 2] == "\\" else 2)
     if text[end : end + 1] == "'":
         end += 1
@@ -141,7 +141,7 @@ def strip_piece(offset: int, piece: str) -> tuple[int, str]:
 def _refuse_cpp(line: str, position: Position) -> None:
     if line.startswith("#") and _CPP_DIRECTIVE.match(line):
         raise Statement(line, position).error(
-            f"C preprocessor line {line.split()[0]!r}: GNU as would take it for a comment",
+            f"C preprocessor line {line.split(maxsplit=1)[0]!r}: GNU as would take it for a comment",
             hint="use .include and .if, or compile the file and pass the .o",
         )
 

@@ -1,0 +1,1 @@
+"""Kernels in the machine: scenes, transitions and what is checked at each."""

@@ -101,8 +101,8 @@ def jump_page_fields(journey: Journey, transition: str, slot: int | None) -> Out
     if raw == wanted:
         return Outcome(name)
     changes = diff(wanted, raw)
-    because = [f"{change.name}: expected {change.before:#x}, is {change.after:#x}" for change in changes]
-    first = changes[0].name if changes else "spare"
+    because = [f"{change.field}: expected {change.before}, is {change.after}" for change in changes]
+    first = changes[0].field if changes else "spare"
     try:
         JumpPage.unpack(raw)
     except JumpPageError as error:
@@ -116,7 +116,7 @@ def _jump_page_text(model: JumpPage, transition: str) -> str:
         return f"seq {model.sequence}  both entries set"
     if transition == "suspend":
         return f"seq {model.sequence}  +slot {show_phys(model.resume_slot)}"
-    return f"seq {model.sequence}  no other field changed"
+    return f"seq {model.sequence}  all else unchanged"
 
 
 # ---- where control goes ----------------------------------------------------------------------------------------

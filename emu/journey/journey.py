@@ -68,7 +68,7 @@ class Journey:
         self.findings: list[Finding] = []
         self.result = RunResult(scene)
         self.peer_notes: list[str] = []
-        self._observe = observe or (lambda _name, _journey: None)
+        self.observe = observe or (lambda _name, _journey: None)
         self._now = Transition("load", "A", "-")
         self._loader = Loader(self.machine, scene, self.kernel_a)
         self._suspended: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Journey:
 
     def _end(self) -> None:
         self.machine.emit(ev.TransitionMark(*self.machine.here(), self._now.name, begins=False))
-        self._observe(f"after {self._now.name}", self)
+        self.observe(f"after {self._now.name}", self)
 
     def _load(self) -> None:
         machine, scene = self.machine, self.scene
@@ -157,7 +157,7 @@ class Journey:
 
     def _return(self) -> None:
         machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
-        self._observe("before return", self)
+        self.observe("before return", self)
         pages = self._stub_pages()
         machine.break_in([(page, page + PAGE_SIZE - 1) for page in pages])
         outcome = self._run()
@@ -223,6 +223,7 @@ class Journey:
         seen = [*pages, *(int(arch.direct(page)) for page in pages)]
         self._violations = len(machine.events)
         machine.break_outside(seen)
+        self.observe(f"{name} begins", self)
         return move
 
     def _stack_below(self, move: _Move) -> list[tuple[int, int]]:
@@ -250,6 +251,7 @@ class Journey:
         self._check(checks.arrival(self, wanted, outcome.address))
         now.pages_compared = sum(1 for _ in machine.ram.pfns())
         self._check(checks.memory(self, move.expected, move.steps, move.volatile))
+        self.observe(f"{move.name} moved", self)
         self.result.volatile = max(self.result.volatile, move.volatile, key=_bytes_of)
 
     def _collect_events(self) -> None:
@@ -274,7 +276,7 @@ class Journey:
         outcome = self._run()
         if outcome != ev.HostCall(request):
             raise _Ended(outcome)
-        self._observe(request.name.lower(), self)
+        self.observe(request.name.lower(), self)
 
     def require_loaded(self) -> Loaded:
         """The load, which every later stage needs."""

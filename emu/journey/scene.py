@@ -65,6 +65,11 @@ class Scene:
     defines: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def ram_text(self) -> str:
+        """The size of RAM as ``--ram`` takes it."""
+        return f"{self.ram // MIB}M"
+
+    @property
     def memory_map(self) -> MemoryMap:
         """The firmware's map of the machine."""
         if self.journey.e820:

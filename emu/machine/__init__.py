@@ -1,0 +1,1 @@
+"""The x86 machine: engine, memory, processor, devices, virtual time."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
@@ -370,3 +371,39 @@ class Engine(CpuState):
         """Put processor state back and drop cached translations, which the engine would otherwise keep."""
         self._uc.context_restore(context)
         self.flush_tlb()
+
+    # ---- with nothing of ours in the way (benchmarks) ------------------------------------------------------------
+
+    def run_bare(self, until: int) -> float:
+        """Seconds that the engine alone needs from here to linear ``until``: no intercept, no count, no event."""
+        for address in list(self._intercepts):
+            self.remove_intercept(address)
+        self.flush_code()
+        self._uc.ctl_exits_enabled(False)
+        self.on_new_code = lambda _linear, _size: False
+        start = time.perf_counter()
+        status = _LIB.uc_emu_start(
+            self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(until), ctypes.c_uint64(0), ctypes.c_size_t(0)
+        )
+        seconds = time.perf_counter() - start
+        if status or self.rip != until:
+            raise EngineError(f"the bare run stopped at {self.rip:#x} with status {status}")
+        return seconds
+
+    def bare_trip(self, until: int, pages: Sequence[tuple[memoryview, bytes]]) -> Callable[[], None]:
+        """A function that puts ``pages`` and the processor back and runs the engine alone to ``until``."""
+        context = self._uc.context_save()
+        self.run_bare(until)
+
+        def trip() -> None:
+            for view, content in pages:
+                view[:] = content
+            self._uc.context_restore(context)
+            self.flush_tlb()
+            _LIB.uc_emu_start(
+                self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(until), ctypes.c_uint64(0), ctypes.c_size_t(0)
+            )
+            if self.rip != until:
+                raise EngineError(f"the bare round trip stopped at {self.rip:#x}")
+
+        return trip

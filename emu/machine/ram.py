@@ -12,7 +12,7 @@ import mmap
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from emu.errors import EngineError
@@ -175,6 +175,16 @@ class Ram:
                     if entry & _PRESENT_OR_SWAPPED and not entry & _FILE_PAGE
                 ]
         return dirty
+
+    def copies(self, pfns: Iterable[int]) -> list[tuple[memoryview, bytes]]:
+        """For each page frame of RAM its memory and its base contents, to be put back by hand (benchmarks)."""
+        found = []
+        for pfn in pfns:
+            bank = self.bank_at(pfn << PAGE_SHIFT)
+            if bank is not None:
+                offset = (pfn << PAGE_SHIFT) - bank.start
+                found.append((bank.view[offset : offset + PAGE_SIZE], bank.base[offset : offset + PAGE_SIZE]))
+        return found
 
     def rebase(self) -> None:
         """Make the present contents the base: nothing is dirty afterwards.  Older snapshots are void."""

@@ -1,0 +1,1 @@
+"""Showing results: the screen, the JSON document, the trace file."""

@@ -23,7 +23,7 @@ LAYERS = (
     {"machine"},
     {"journey"},
     {"report"},
-    {"debugger", "fuzz", "oracle"},
+    {"bench", "debugger", "fuzz", "oracle"},
     {"cli", "__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,0 +1,1 @@
+"""What the tool costs, as ratios of two measurements of one run."""

@@ -1,0 +1,228 @@
+"""The command ``kjump``.  Thin: it reads options, calls the rooms below, and turns results into exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from emu.assembler import assemble, load_program
+from emu.assembler.listing import asm_report
+from emu.bench.measure import BENCHES, run_benches
+from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
+from emu.journey.journey import Journey
+from emu.journey.programs import hostile_names
+from emu.journey.result import RunResult
+from emu.journey.scene import (
+    HANDOFFS,
+    TRANSFERS,
+    TRANSITIONS,
+    Scene,
+    builtin_journeys,
+    find_journey,
+    make_scene,
+    parse_arch,
+)
+from emu.kexec.arch import Arch
+from emu.report.screen import show_run, show_verdict
+from emu.report.trace import write_trace
+from emu.resources import asm_dir
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line on stderr for a usage error, and exit status 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise KjumpError(message, where=self.prog, hint=f"{self.prog} --help")
+
+
+def _scene_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("scene")
+    group.add_argument("journey", nargs="?", default="jump", help="a built-in journey or a .toml file (default: jump)")
+    group.add_argument("--arch", default="x86_64", help=f"{', '.join(Arch)} or all (default: x86_64)")
+    group.add_argument("--transfer", metavar="T", help=f"how memory is moved: {', '.join(TRANSFERS)}")
+    group.add_argument("--handoff", metavar="H", help=f"how B learns the way back: {', '.join(HANDOFFS)}")
+    group.add_argument(
+        "--stub", metavar="FILE", action="append", default=[], help="run this .S or .o in place of a built-in stub"
+    )
+    group.add_argument(
+        "--hostile", metavar="NAME", default="", help="a B that leaves the processor in a mess (see --list)"
+    )
+    group.add_argument("--ram", metavar="SIZE", help="RAM of the machine (default: 64M)")
+    group.add_argument("--target", metavar="AREA", help="target area as kexec_jump= takes it (default: 16M@16M)")
+    group.add_argument("--seed", type=int, default=1, help="seed of A's patterns (default: 1)")
+    group.add_argument("--plain-strings", action="store_true", help="let the engine do every string iteration itself")
+    group.add_argument("--fast", action="store_true", help="no owner policy, no hazards")
+
+
+def _scenes(args: argparse.Namespace) -> list[Scene]:
+    arches = list(Arch) if args.arch == "all" else [parse_arch(args.arch)]
+    return [
+        make_scene(
+            find_journey(args.journey),
+            arch=arch,
+            transfer=args.transfer,
+            handoff=args.handoff,
+            ram=args.ram,
+            target=args.target,
+            seed=args.seed,
+            stubs=tuple(Path(name) for name in args.stub),
+            hostile=args.hostile,
+            strict=not args.fast,
+            plain_strings=args.plain_strings,
+            checks=not args.no_checks,
+        )
+        for arch in arches
+    ]
+
+
+def _progress(text: str) -> AbstractContextManager[Status | None]:
+    """A spinner on a terminal, nothing where stderr is not one."""
+    if not sys.stderr.isatty():
+        return nullcontext(None)
+    return Status(text, console=Console(stderr=True), spinner="line")
+
+
+def _run_one(scene: Scene, until: str | None) -> tuple[RunResult, Journey]:
+    with _progress(f"{scene.arch}: booting A") as status:
+
+        def observe(name: str, journey: Journey) -> None:
+            if status is not None:
+                status.update(f"{journey.scene.arch}: {name}")
+
+        journey = Journey(scene, observe)
+        return journey.run(until), journey
+
+
+def _list(console: Console) -> int:
+    for name, journey in builtin_journeys().items():
+        console.print(f"{name:<12}{journey.summary}", highlight=False)
+    console.print(f"\narchitectures: {', '.join(Arch)}", highlight=False)
+    console.print(f"transitions:   {', '.join(TRANSITIONS)}", highlight=False)
+    console.print(f"hostile B's:   {', '.join(name for name in hostile_names() if name != 'none')}", highlight=False)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    if args.list:
+        return _list(console)
+    if args.until is not None and args.until not in TRANSITIONS:
+        raise KjumpError(
+            f"no transition is called {args.until}", where="--until", hint=f"one of {', '.join(TRANSITIONS)}"
+        )
+    if args.trace is not None and args.arch == "all":
+        raise KjumpError("a trace is of one architecture", where="--trace", hint="name it with --arch")
+    results: list[RunResult] = []
+    for scene in _scenes(args):
+        result, journey = _run_one(scene, args.until)
+        results.append(result)
+        if args.trace is not None:
+            try:
+                with Path(args.trace).open("w", encoding="utf-8") as file:
+                    write_trace(file, result, journey.machine.events)
+            except OSError as error:
+                raise KjumpError(f"cannot be written: {error.strerror}", where=args.trace) from error
+        if not args.json:
+            show_run(console, result, verbose=args.verbose)
+    if args.json:
+        documents = [result.to_json() for result in results]
+        print(json.dumps(documents[0] if args.arch != "all" else {"ok": all(r.ok for r in results), "runs": documents}))
+    else:
+        show_verdict(console, results)
+    return 0 if all(result.ok for result in results) else EXIT_FINDINGS
+
+
+def _asm(args: argparse.Namespace) -> int:
+    path = Path(args.file)
+    if not path.is_file():
+        raise KjumpError("no such file", where=args.file)
+    defines = {}
+    for word in args.define:
+        name, _, value = word.partition("=")
+        try:
+            defines[name] = int(value or "1", 0)
+        except ValueError:
+            raise KjumpError(f"{word!r} is not NAME=NUMBER", where="-D") from None
+    include = [asm_dir() / "include"]
+    if path.suffix in (".S", ".s", ".asm", ".inc"):
+        image = assemble(path, org=args.org, bits=args.bits, defines=defines, include=include)
+    else:
+        image = load_program(path, org=args.org)
+    print(asm_report(image, listing=args.listing, symbols=args.symbols))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    for line in run_benches(args.names):
+        print(line, flush=True)
+    return 0
+
+
+def _address(text: str) -> int:
+    return int(text, 0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(prog="kjump", description="A bench for the code of kexec jumps.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="run a journey and check everything about it")
+    _scene_options(run)
+    run.add_argument("--until", metavar="TRANSITION", help=f"stop when this one is checked: {', '.join(TRANSITIONS)}")
+    run.add_argument("--list", action="store_true", help="journeys, architectures, transitions, hostile B's")
+    run.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+    run.add_argument("--trace", metavar="FILE", help="write every event, one JSON object a line")
+    run.add_argument("--no-checks", action="store_true", help="leave all checking to the guests")
+    run.add_argument("-v", "--verbose", action="store_true", help="checks, consoles, volatile ranges")
+    run.set_defaults(action=_run)
+
+    asm = commands.add_parser("asm", help="assemble a .S, or read a .o, and show what came out")
+    asm.add_argument("file")
+    asm.add_argument("--bits", type=int, choices=(16, 32, 64), default=64, help="code size at the start (default: 64)")
+    asm.add_argument("--org", type=_address, default=0, metavar="ADDRESS", help="link address (default: 0)")
+    asm.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=N", help="a symbol set beforehand")
+    asm.add_argument("--listing", action="store_true", help="addresses, bytes and source lines")
+    asm.add_argument("--symbols", action="store_true", help="the symbol table")
+    asm.set_defaults(action=_asm)
+
+    bench = commands.add_parser("bench", help="speed, as ratios measured in this run")
+    bench.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)} (default: all)")
+    bench.set_defaults(action=_bench)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the answer is the exit status."""
+    try:
+        args = parser().parse_args(argv)
+        status: int = args.action(args)
+        sys.stdout.flush()
+    except KjumpError as error:
+        print(f"kjump: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("kjump: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        print("kjump: out of memory: a smaller --ram would need less", file=sys.stderr)
+        return EXIT_TOOL
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["EXIT_BAD_INPUT", "main", "parser"]
