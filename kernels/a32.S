@@ -34,14 +34,11 @@
 .set IDT_VECTORS, IRQ_BASE + 16
 .set HOSTILE_DEBUG_RETURNS, 0
 
-.set MAX_RAM, 0x10000000                        # A has page tables for 256 MiB
+.set MAX_RAM, 0x10000000                            # A has page tables for 256 MiB
 .set RING_BYTES, 64
 .set RING_PERIOD, 20000                             # ticks between two stores
 .set DR7_ARMED, DR7_NONE | 0x02                     # breakpoint 0: execution, global
 
-.set KERNEL_PTE, PTE_P | PTE_RW | PTE_A | PTE_D | PTE_G
-.set TEXT_PTE, PTE_P | PTE_A | PTE_D | PTE_G
-.set TABLE_PTE, PTE_P | PTE_RW | PTE_A
 .if PAE
 .set PTE_SHIFT, 3                                   # log2 of the size of an entry
 .set TABLE_SPAN_SHIFT, 21                           # log2 of what one page table maps
@@ -49,9 +46,6 @@
 .set PTE_SHIFT, 2
 .set TABLE_SPAN_SHIFT, 22
 .endif
-.set BASE_TABLE, I386_BASE >> TABLE_SPAN_SHIFT      # number of the table that maps I386_BASE
-.set IMAGE_TABLE, KERNEL_BASE >> TABLE_SPAN_SHIFT   # of the one that maps the image
-.set PDPT_BASE, I386_BASE >> 30                     # PAE: entry of the top level that maps I386_BASE
 .set PAGE_TABLES, MAX_RAM >> TABLE_SPAN_SHIFT
 .set KEPT_MAX, PAGE_TABLES + 24                     # pages from image_start to the end of the tables, at most
 .set BUSY_MAP_BYTES, 0x8000                         # one bit a page frame of 1 GiB
@@ -68,115 +62,7 @@ image_start:
 .include "traps32.inc"
 .include "state32.inc"
 .include "seal32.inc"
-
-# ---- from the boot loader to A's own address space --------------------------------------------------------------
-# Paging is off up to `high`: labels are physical addresses here, and the routines above, which use V+label, are not
-# to be called (but for copy_boot_params and next_ram, which use none).
-
-boot:	mov	$stack_top, %esp
-	call	copy_boot_params
-
-	# One entry for each page of RAM. The tables follow each other in memory in the order of what they map, so
-	# the entry of page frame n is number n behind page_tables.
-	mov	$boot_params, %ebx
-	call	first_ram
-	jmp	3f
-1:	add	%eax, %ecx			# cut off what A has no tables for; main will refuse it
-	cmp	$(MAX_RAM >> PAGE_SHIFT), %ecx
-	jbe	4f
-	mov	$(MAX_RAM >> PAGE_SHIFT), %ecx
-4:	cmp	%ecx, mapped_end
-	jae	5f
-	mov	%ecx, mapped_end
-5:	sub	%eax, %ecx
-	jbe	2f
-	mov	%eax, %edi
-	shl	$PTE_SHIFT, %edi
-	add	$page_tables, %edi
-	shl	$PAGE_SHIFT, %eax
-	or	$KERNEL_PTE, %eax
-	call	fill_entries
-2:	call	next_ram
-3:	jnc	1b
-
-	# The text is read-only, and with PAE all that may be executed.
-	mov	$image_start + TEXT_PTE, %eax
-	mov	$page_tables + (KERNEL_BASE >> PAGE_SHIFT << PTE_SHIFT), %edi
-	mov	$(data - image_start) >> PAGE_SHIFT, %ecx
-1:	stosl
-	add	$PAGE_SIZE, %eax
-.if PAE
-	movl	$0, (%edi)
-	add	$4, %edi
-.endif
-	dec	%ecx
-	jnz	1b
-
-	# The directory: I386_BASE up, and for the moment the image at its physical address too.
-	mov	mapped_end, %ecx
-	add	$(1 << (TABLE_SPAN_SHIFT - PAGE_SHIFT)) - 1, %ecx
-	shr	$(TABLE_SPAN_SHIFT - PAGE_SHIFT), %ecx
-	mov	%ecx, %edx
-	shl	$PAGE_SHIFT, %edx
-	add	$page_tables, %edx
-	mov	%edx, tables_end
-	mov	$page_tables + TABLE_PTE, %eax
-.if PAE
-	mov	$directory, %edi
-1:	stosl
-	add	$PAGE_SIZE, %eax
-	add	$4, %edi
-	dec	%ecx
-	jnz	1b
-	movl	$directory + PTE_P, tables + PDPT_BASE * 8
-	movl	$directory + PTE_P, tables
-.else
-	mov	$directory + BASE_TABLE * 4, %edi
-1:	stosl
-	add	$PAGE_SIZE, %eax
-	dec	%ecx
-	jnz	1b
-	mov	directory + (BASE_TABLE + IMAGE_TABLE) * 4, %eax
-	mov	%eax, directory + IMAGE_TABLE * 4
-.endif
-
-	# Paging on. NXE comes before the first no-execute entry is used, PGE after the identity mapping is gone.
-.if PAE
-	mov	$MSR_EFER, %ecx
-	rdmsr
-	or	$EFER_NXE, %eax
-	wrmsr
-.endif
-	mov	$(CR4_KERNEL & ~CR4_PGE), %eax
-	mov	%eax, %cr4
-	mov	$tables, %eax
-	mov	%eax, %cr3
-	mov	$CR0_KERNEL, %eax
-	mov	%eax, %cr0
-	mov	$V+high, %eax
-	jmp	*%eax
-
-fill_entries:	# eax: first entry, edi: where, ecx: how many (page frames ascending). Clobbers eax, ecx, edi.
-1:	stosl
-	add	$PAGE_SIZE, %eax
-.if PAE
-	movl	$PTE_NX_HIGH, (%edi)
-	add	$4, %edi
-.endif
-	dec	%ecx
-	jnz	1b
-	ret
-
-high:	mov	$V+stack_top, %esp
-.if PAE
-	movl	$0, V+tables
-.else
-	movl	$0, V+directory + IMAGE_TABLE * 4
-.endif
-	mov	%cr3, %eax
-	mov	%eax, %cr3
-	mov	$CR4_KERNEL, %eax
-	mov	%eax, %cr4
+.include "space32.inc"
 
 # ---- what makes A a kernel --------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ image_start:						# an i386 kernel would start here
 entry64:
 	cli
 	cld
-	lea	stack_top(%rip), %rsp		# at its physical address for now
+	lea	stack_top(%rip), %rsp		# at its physical address until the tables are ours
 	call	copy_boot_params
 	call	start_serial
 	call	count_ram
@@ -310,7 +310,7 @@ text_jumping:		.asciz	"jumping"
 
 # ---- data that is settled before the seal -------------------------------------------------------------------------
 
-	.balign	16, 0
+	.balign	PAGE_SIZE, 0			# text has pages of its own
 gdt:							# accessed bits set: the processor writes only the busy bit
 	.quad	0, 0
 	.quad	0x00af9b000000ffff		# KERNEL_CS: 64-bit code

@@ -185,71 +185,10 @@ leave:							# in the re-entry mode: for us that is as we always run
 .include "lib64.inc"
 .include "traps64.inc"
 .include "cmdline64.inc"
+.include "bringup64.inc"
+.include "fill64.inc"
 
-# ---- coming up --------------------------------------------------------------------------------------------------
-
-# Makes the machine ours, whoever had it: tables, descriptors, control registers, FPU, PIC. Clobbers every register but rsp.
-bring_up:
-	movq	$(pml4 + TABLE_FLAGS), pml5(%rip)
-	movq	$(pml4 + TABLE_FLAGS), pml5+TOP_ENTRY*8(%rip)
-	movq	$(pdpt + TABLE_FLAGS), pml4(%rip)
-	lea	pdpt(%rip), %rdi
-	mov	$(page_directories + TABLE_FLAGS), %eax
-	mov	$IDENTITY_TABLES, %ecx
-1:	stosq
-	add	$PAGE_SIZE, %rax
-	dec	%ecx
-	jnz	1b
-	lea	page_directories(%rip), %rdi
-	mov	$IDENTITY_FLAGS, %eax
-	mov	$(IDENTITY_TABLES * PAGE_QWORDS), %ecx
-2:	stosq
-	add	$LARGE_PAGE_SIZE, %rax
-	dec	%ecx
-	jnz	2b
-.if LA57
-	mov	$pml5, %eax
-.else
-	mov	$pml4, %eax
-.endif
-	mov	$CR4_B, %ecx			# CR4 first: with PCIDE set the low bits of CR3 would be a PCID
-	mov	%rcx, %cr4
-	mov	%rax, %cr3
-	mov	$CR0_B, %eax
-	mov	%rax, %cr0
-	mov	$MSR_EFER, %ecx
-	rdmsr
-	or	$(EFER_SCE | EFER_NXE), %eax
-	wrmsr
-	mov	$DR7_NONE, %eax
-	mov	%rax, %dr7
-
-	call	build_idt
-	call	build_tss
-	call	load_tables
-	xor	%eax, %eax
-	lldt	%ax
-	mov	%eax, %fs
-	mov	%eax, %gs
-	load_msr MSR_STAR, STAR_B
-	load_msr MSR_LSTAR, image_start
-	load_msr MSR_SFMASK, SFMASK_B
-	load_msr MSR_FS_BASE, FS_BASE_B
-	load_msr MSR_GS_BASE, GS_BASE_B
-	load_msr MSR_KERNEL_GS_BASE, KERNEL_GS_B
-
-	fninit
-	fldz
-	fldln2
-	ldmxcsr	mxcsr_default(%rip)
-	movabs	$XMM_B, %rax
-.irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-	movq	%rax, %xmm\number
-.endr
-	mov	$IRQ_BASE, %al
-	jmp	start_pic
-
-mxcsr_default:	.long	MXCSR_DEFAULT
+# ---- the way back ---------------------------------------------------------------------------------------------------
 
 # Where is the jump page, what may we fill, which way do we go back? Exits when there is no good answer.
 find_jump_page:
@@ -346,75 +285,6 @@ bad_jump_page:	# rsi: what is bad
 	end_line
 	exit_with STATUS_REFUSED
 
-# ---- using memory -------------------------------------------------------------------------------------------------
-
-# Walk over the pages that we fill: low region, then target area, but neither our image nor purgatory's page.
-# rbp: what to call for each page, with rdi = its address, rax = its value, ecx = PAGE_QWORDS. Counts pages in r12.
-# Clobbers every register but rsp.
-each_page:
-	xor	%r12d, %r12d
-	mov	low_start(%rip), %rbx
-	mov	low_size(%rip), %r13
-	call	1f
-	mov	target_start(%rip), %rbx
-	mov	target_size(%rip), %r13
-1:	shr	$PAGE_SHIFT, %rbx		# rbx = page frame, r13 = the one behind the last
-	shr	$PAGE_SHIFT, %r13
-	add	%rbx, %r13
-	movabs	$FILL_STEP, %r15
-	movabs	$FILL_VISIT, %r14
-	imul	visits(%rip), %r14
-	mov	%rbx, %rax
-	imul	%r15, %rax
-	add	%rax, %r14
-	movabs	$FILL_FIRST, %rax
-	add	%rax, %r14			# r14 = value of page frame rbx
-	jmp	5f
-2:	cmp	$(image_start), %edi
-	jb	3f
-	cmp	$(image_end), %edi
-	jb	4f
-3:	cmp	purgatory_frame(%rip), %rbx
-	je	4f
-	mov	%r14, %rax
-	mov	$PAGE_QWORDS, %ecx
-	call	*%rbp
-4:	add	%r15, %r14
-	inc	%rbx
-5:	mov	%rbx, %rdi
-	shl	$PAGE_SHIFT, %rdi
-	cmp	%r13, %rbx
-	jb	2b
-	ret
-
-fill_memory:	# Clobbers every register but rsp.
-	lea	fill_page(%rip), %rbp
-	call	each_page
-	mov	%r12, filled_pages(%rip)
-	ret
-
-fill_page:
-	rep stosq
-	inc	%r12
-	ret
-
-check_kept:	# is what the last visit filled still there? Clobbers every register but rsp.
-	lea	check_page_kept(%rip), %rbp
-	call	each_page
-	line	text_empty
-	say_decimal %r12
-	say	text_of
-	say_decimal filled_pages(%rip)
-	say	text_pages_kept
-	end_line
-	ret
-
-check_page_kept:
-	repe scasq
-	jne	1f
-	inc	%r12
-1:	ret
-
 # ---- texts ----------------------------------------------------------------------------------------------------------
 
 prefix:			.asciz	"B| "
@@ -490,8 +360,5 @@ stale_pdpt:	.space	PAGE_SIZE
 stale_pd:	.space	PAGE_SIZE
 stale_pt:	.space	PAGE_SIZE
 stale_page:	.fill	PAGE_SIZE, 1, 0xf4		# hlt: what is run there does not go far
-.endif
-.if HOSTILE == HOSTILE_BUS_MASTER
-ring:		.space	PAGE_SIZE
 .endif
 image_end:

@@ -6,8 +6,8 @@
 #   plain      0: nobody to go back to
 #
 # How it leaves: a far return to kernel_entry with CS = BOOT_CS, DS = ES = SS = BOOT_DS from a GDT in this page,
-# %esi = boot_params, %ebx = %edi = %ebp = 0, %esp = purgatory_stack_top.  jump_back_entry and callee_stack then hold
-# the word found on the stack, and the stack pointer with which we were entered.
+# %esi = boot_params, %ebx = %edi = %ebp = 0.  jump_back_entry and callee_stack hold the word found on the stack, and
+# the stack pointer with which we were entered; both are also the first two words on our small stack.
 # Clobbered: %eax, %ebx, %ecx, %esi, %edi, %ebp, flags.
 
 .include "kexec.inc"
@@ -32,6 +32,8 @@ here:
     movl    %eax, %ss
 
     movl    boot_params - here(%ebp), %esi
+    pushl   callee_stack - here(%ebp)           # for a kernel that knows of us
+    pushl   jump_back_entry - here(%ebp)
     pushl   $BOOT_CS
     pushl   kernel_entry - here(%ebp)
     xorl    %ebx, %ebx

@@ -6,8 +6,8 @@
 #   plain      0: nobody to go back to
 #
 # How it leaves: a far return to kernel_entry with CS = BOOT_CS, DS = ES = SS = BOOT_DS from a GDT in this page,
-# %rsi = boot_params, %rbx = %rdi = %rbp = 0, %rsp = purgatory_stack_top.  jump_back_entry and callee_stack then hold
-# the word found on the stack, and the stack pointer with which we were entered.
+# %rsi = boot_params, %rbx = %rdi = %rbp = 0.  jump_back_entry and callee_stack hold the word found on the stack, and
+# the stack pointer with which we were entered; both are also the first two words on our small stack.
 # Clobbered: %rax, %rbx, %rsi, %rdi, %rbp, flags.
 
 .include "kexec.inc"
@@ -28,6 +28,8 @@ purgatory_start:
     movl    %eax, %ss
 
     movq    boot_params(%rip), %rsi
+    pushq   callee_stack(%rip)                  # for a kernel that knows of us
+    pushq   jump_back_entry(%rip)
     xorl    %ebx, %ebx
     xorl    %edi, %edi
     xorl    %ebp, %ebp

@@ -121,10 +121,9 @@ class Layout:
             if not grew and before == self.starts:
                 break
         else:
-            last = self.chunks[-2] if len(self.chunks) > 1 else None
-            statement = getattr(last, "statement", None)
-            if isinstance(statement, Statement):
-                raise statement.error("the layout does not settle: a size depends on itself")
+            for chunk in self.chunks:
+                if isinstance(chunk, Advance):
+                    raise chunk.statement.error("the layout does not settle: a size depends on itself")
         for number, chunk in enumerate(self.chunks):
             self._size(chunk, self.starts[number], resolve, final=True)
 

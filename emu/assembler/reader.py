@@ -16,7 +16,7 @@ from emu.assembler.macros import Macro, bind_arguments, parse_definition, repeat
 from emu.assembler.source import Position, Statement, read_statements, split_outside, strip_piece
 
 MAX_NESTING = 100
-MAX_STATEMENTS = 2_000_000
+MAX_STATEMENTS = 500_000
 _LABEL = re.compile(r"([A-Za-z_.$][\w.$]*|\d+)\s*:(?!:)\s*")
 _WORD = re.compile(r"\S+")
 _OPENS_MACRO = frozenset((".macro",))

@@ -1,4 +1,7 @@
-"""Power-on: a kernel in fresh RAM with what a boot loader leaves beside it (boot protocol, Documentation/arch/x86/boot.rst)."""
+"""Power-on: a kernel in fresh RAM, with what a boot loader leaves beside it.
+
+Source: the Linux x86 boot protocol (Documentation/arch/x86/boot.rst).
+"""
 
 from __future__ import annotations
 

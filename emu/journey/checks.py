@@ -19,8 +19,9 @@ from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
 from emu.x86.exceptions import vector_name
 
 if TYPE_CHECKING:
-    from emu.journey.journey import Journey, _Move
+    from emu.journey.journey import Journey
     from emu.journey.memory import RamImage
+    from emu.journey.movement import Movement
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,25 @@ class Outcome:
 
 
 def _finding(
-    journey: Journey, kind: str, expected: str, actual: str, because: Sequence[str] = (), *, catalogue: str = ""
+    journey: Journey,
+    kind: str,
+    expected: str,
+    actual: str,
+    because: Sequence[str] = (),
+    *,
+    catalogue: str = "",
+    address: int | None = None,
 ) -> Finding:
     position, tick, pc = journey.machine.here()
     place = str(journey.symbols.place(pc))
-    return Finding(kind, journey.transition.name, tick, position, place, expected, actual, tuple(because), catalogue)
+    return Finding(
+        kind, journey.transition.name, tick, position, place, expected, actual, tuple(because), catalogue, (), address
+    )
 
 
-def _at(journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, because: Sequence[str]) -> Finding:
+def _at(
+    journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, *, because: Sequence[str]
+) -> Finding:
     place = str(journey.symbols.place(event.pc))
     return Finding(
         kind, journey.transition.name, event.tick, event.position, place, expected, actual, tuple(because)
@@ -138,7 +150,7 @@ def arrival(journey: Journey, wanted: int, actual: int) -> Outcome:
     return Outcome(name, (finding,))
 
 
-def peer_entry(journey: Journey, move: _Move) -> Outcome:
+def peer_entry(journey: Journey, move: Movement) -> Outcome:
     """The processor and the stack at the peer's first instruction are as the stub's convention says."""
     name = "entry state"
     machine, loaded = journey.machine, journey.require_loaded()
@@ -167,8 +179,10 @@ def peer_entry(journey: Journey, move: _Move) -> Outcome:
                 "a serialising instruction (a CR3 load) between the last moved page and the peer's first instruction",
                 f"the last page was stored by {journey.symbols.place(stored[1])}, and nothing serialised after it",
                 [
-                    f"no CR3 load since N {machine.hazards.serial_position}: the last serialising instruction was {last}; "
-                    f"`mov %rax,%cr3` is missing between swap_pages and the entry of the peer"
+                    (
+                        f"no CR3 load since N {machine.hazards.serial_position}: the last serialising instruction was "
+                        f"{last}; `mov %rax,%cr3` is missing between swap_pages and the entry of the peer"
+                    )
                 ],
                 catalogue="B-39",
             )
@@ -227,6 +241,7 @@ def memory(
         f"{show_phys(first.address)}: {first.expected.hex(' ')} (reference model of the list)",
         f"{show_phys(first.address)}: {first.actual.hex(' ')}, a page of {owner}; {len(found)} pages differ",
         because,
+        address=first.address,
     )
     return Outcome(name, (finding,))
 
@@ -251,7 +266,7 @@ def _page_evidence(journey: Journey, expected: RamImage, steps: Sequence[WalkSte
     return lines
 
 
-def as_before_the_jump(journey: Journey, before: RamImage, move: _Move) -> Outcome:
+def as_before_the_jump(journey: Journey, before: RamImage, move: Movement) -> Outcome:
     """After the return every page of A is byte for byte what it was when A jumped."""
     name = "A's memory"
     image = journey.require_loaded().image
@@ -271,6 +286,7 @@ def as_before_the_jump(journey: Journey, before: RamImage, move: _Move) -> Outco
         f"{show_phys(first.address)}: {first.expected.hex(' ')} (as when A jumped)",
         f"{show_phys(first.address)}: {first.actual.hex(' ')}; {len(found)} pages of A changed",
         [f"the page belongs to {journey.machine.owners.at(first.address)}"],
+        address=first.address,
     )
     return Outcome(name, (finding,))
 
@@ -322,7 +338,7 @@ def owner_violations(journey: Journey, events: Sequence[ev.Event]) -> Outcome:
                 f"no store to a page of {hit.owner} in this phase",
                 f"{hit.writer} stored {value} ({hit.size} bytes) at {show_phys(hit.address)}, a page of {hit.owner}"
                 + (f", and {many - 1} more" if many > 1 else ""),
-                [f"stored by {journey.symbols.place(hit.pc)}", *journey.peer_notes],
+                because=[f"stored by {journey.symbols.place(hit.pc)}", *journey.peer_notes],
             )
         )
     return Outcome("owners", tuple(findings))
@@ -334,7 +350,7 @@ def hazards(journey: Journey, events: Sequence[ev.Event]) -> Outcome:
     journey.result.hazards += len(found)
     findings = [
         _at(journey, event, f"hazard: {event.kind}", "no reliance on it", event.detail,
-            [f"{journey.symbols.place(event.pc)}", *journey.peer_notes])
+            because=[f"{journey.symbols.place(event.pc)}", *journey.peer_notes])
         for event in found
     ]  # fmt: skip
     return Outcome("hazards", tuple(findings))

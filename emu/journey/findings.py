@@ -11,8 +11,9 @@ from emu.machine.events import Position
 class Finding:
     """One checked fact that does not hold.
 
-    ``where`` is ``file:line: symbol+offset `source` `` as far as known; ``because`` holds evidence only; ``follows`` are
-    the findings that this one explains.
+    ``where`` is ``file:line: symbol+offset `source` `` as far as known; ``because`` holds evidence only; ``follows``
+    are the findings that this one explains.  ``address`` is the physical address of the first wrong byte, where the
+    fact is one about memory.
     """
 
     kind: str
@@ -25,6 +26,7 @@ class Finding:
     because: tuple[str, ...] = ()
     catalogue: str = ""
     follows: tuple[str, ...] = field(default=())
+    address: int | None = None
 
     def one_line(self) -> str:
         """The finding in a line, for a list of consequences."""

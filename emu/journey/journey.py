@@ -6,28 +6,27 @@ Nothing here changes what the guests see, except what :mod:`emu.journey.loader` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from emu.assembler import Image
-from emu.errors import LoadError
-from emu.journey import checks, programs, registers
+from emu.errors import JourneyError, LoadError
+from emu.journey import checkpoint, checks, explain, hostile, movement, programs, registers
 from emu.journey.bringup import boot
+from emu.journey.checkpoint import Checkpoint, Forbidden, Progress
 from emu.journey.findings import Finding, fold
-from emu.journey.loader import Loaded, Loader, refused, volatile_of_stub
+from emu.journey.loader import Loaded, Loader, refused
 from emu.journey.memory import RamImage
+from emu.journey.movement import Movement
 from emu.journey.result import RunResult, Transition
 from emu.journey.scene import Scene
 from emu.journey.symbols import Symbols
-from emu.kexec.entry_list import Mode, StepKind, WalkStep
 from emu.kexec.layout import HostRequest
 from emu.machine import events as ev
 from emu.machine.machine import Machine
 from emu.machine.owners import Owner
-from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
+from emu.units import PAGE_SIZE
 
-STUB_PUSHES = 8
-"""Words that relocate_new_kernel may push on its caller's stack: the callee-saved registers and flags."""
 STAGE_LIMIT = 600_000_000
 """Ticks after which a stage that should have ended is taken to be an endless loop."""
 
@@ -40,25 +39,21 @@ class _Ended(Exception):  # noqa: N818 - control flow inside this module
         super().__init__(str(outcome))
 
 
-@dataclass
-class _Move:
-    """One movement of pages under way: what the model expects of it."""
-
-    name: str
-    expected: RamImage
-    steps: list[WalkStep]
-    moved: int
-    position: ev.Position
-    tick: int
-    iterations: int
-    state: dict[str, int]
-    volatile: list[tuple[int, int]] = field(default_factory=list)
-
-
 class Journey:
-    """Runs one scene.  ``observe`` is called with (name, journey) at named moments, for tools and tests that interfere."""
+    """Runs one scene.
 
-    def __init__(self, scene: Scene, observe: Callable[[str, Journey], None] | None = None) -> None:
+    ``observe`` is called with (name, journey) at named moments, for tools and tests that interfere: each host request
+    in lower case; ``after load``, ``after suspend``, ``before return``, ``after return``; ``suspend begins`` and
+    ``return begins`` before the stub's first instruction, ``suspend moved`` and ``return moved`` when its work has been
+    checked.  ``probe`` looks on while pages are moved.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        observe: Callable[[str, Journey], None] | None = None,
+        probe: explain.Probe | None = None,
+    ) -> None:
         self.scene = scene
         self.machine = Machine(scene.memory_map, strict=scene.strict, plain_strings=scene.plain_strings)
         self.kernel_a = programs.kernel(scene, "a")
@@ -67,29 +62,50 @@ class Journey:
         self.loaded: Loaded | None = None
         self.findings: list[Finding] = []
         self.result = RunResult(scene)
-        self.peer_notes: list[str] = []
-        self.observe = observe or (lambda _name, _journey: None)
+        self.observe = observe
+        self._probe = probe
         self._now = Transition("load", "A", "-")
         self._loader = Loader(self.machine, scene, self.kernel_a)
-        self._suspended: dict[str, int] = {}
-        self._before_jump: RamImage | None = None
-        self._violations = 0
+        self._progress = Progress()
 
     # ---- the whole way -----------------------------------------------------------------------------------------
 
     def run(self, until: str | None = None) -> RunResult:
-        """Run to the end, or until transition ``until`` has been checked."""
+        """Run to the end, or until transition ``until`` has been checked; a further call goes on from there.
+
+        Raises:
+            JourneyError: the journey has no transition ``until``.
+        """
+        stages = {"load": self._load, "suspend": self._suspend, "return": self._return}
+        names = self.scene.journey.transitions
+        if until is not None and until not in names:
+            raise JourneyError(f"the journey has no transition {until}", hint=f"one of {', '.join(names)}")
+        self._enforce()
         try:
-            for name, stage in (("load", self._load), ("suspend", self._suspend), ("return", self._return)):
-                stage()
-                if name == until or name == self.scene.journey.transitions[-1]:
+            while self._progress.next < len(names) and not self._progress.ended:
+                name = names[self._progress.next]
+                self._progress.next += 1
+                stages[name]()
+                if name == until:
                     break
-            if until is None:
+            if until is None and names[-1] == "return" and not self._progress.ended:
                 self._finish()
         except _Ended as ended:
             self._guest_failed(ended.outcome)
         self._close()
         return self.result
+
+    def checkpoint(self) -> Checkpoint:
+        """The journey as it stands between two calls of :meth:`run`, after the load; raises JourneyError before it."""
+        if self.loaded is None:
+            raise JourneyError("a journey has no checkpoint before its load")
+        return checkpoint.take(self, self._progress)
+
+    def back_to(self, point: Checkpoint) -> None:
+        """Go back to ``point`` of this same journey; the next :meth:`run` goes on from there."""
+        self.result = checkpoint.put_back(self, point)
+        self._progress = replace(point.progress)
+        self._now = self.result.transitions[-1]
 
     def _begin(self, name: str, source: str, target: str) -> None:
         self._now = Transition(name, source, target)
@@ -98,7 +114,7 @@ class Journey:
 
     def _end(self) -> None:
         self.machine.emit(ev.TransitionMark(*self.machine.here(), self._now.name, begins=False))
-        self.observe(f"after {self._now.name}", self)
+        self._tell(f"after {self._now.name}")
 
     def _load(self) -> None:
         machine, scene = self.machine, self.scene
@@ -137,17 +153,18 @@ class Journey:
     def _suspend(self) -> None:
         machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
         self._break_once(arch.text_base + self.kernel_a.symbols["suspend_begin"])
-        self._suspended = machine.cpu.registers()
-        self._before_jump = RamImage(machine.ram)
+        self._progress.suspended = machine.cpu.registers()
+        self._progress.before_jump = RamImage(machine.ram)
         entry = programs.relocate_entry(loaded.stub) - loaded.stub.org
         self._break_once(int(loaded.image.control_va) + entry)
         self._begin("suspend", "A", "B")
         self._check(checks.quiet_devices(self))
-        move = self._start_move("suspend", self._stub_pages())
+        move = self._start_move("suspend")
+        self._progress.called = move.state
         self._run_move(move, loaded.start)
         self._check(checks.peer_entry(self, move))
-        machine.owners.assign(self._b_pfns(), Owner.B)
-        machine.policy.forbid(self._all_but(self._b_pfns() | self._peer_pages()), "B")
+        machine.owners.assign(movement.b_pfns(self), Owner.B)
+        self._forbid(movement.peer_pfns(self), "B")
         self._until_request(HostRequest.PARSED)
         self._check(checks.command_line(self, self.kernel_b, loaded.b_command_line))
         self._until_request(HostRequest.AWAKE)
@@ -157,26 +174,26 @@ class Journey:
 
     def _return(self) -> None:
         machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
-        self.observe("before return", self)
-        pages = self._stub_pages()
-        machine.break_in([(page, page + PAGE_SIZE - 1) for page in pages])
-        outcome = self._run()
+        suspended, called, before = self._progress.suspended, self._progress.called, self._progress.before_jump
+        if suspended is None or called is None or before is None:
+            raise AssertionError("A has not jumped yet")
+        self._tell("before return")
+        machine.break_in([(page, page + PAGE_SIZE - 1) for page in movement.stub_pages(self)])
+        outcome = hostile.run_peer(machine, self.scene.hostile, STAGE_LIMIT)
         machine.clear_break_in()
         if not isinstance(outcome, ev.Breakpoint):
             raise _Ended(outcome)
         self._begin("return", "B", "A")
         self._check(checks.return_entry(self))
         self._check(checks.quiet_devices(self))
-        self.peer_notes = registers.left_behind(arch, self._suspended, machine.cpu.registers())
-        move = self._start_move("return", pages)
-        after = arch.text_base + self.kernel_a.symbols["after_jump"]
-        self._run_move(move, after)
-        self._check(checks.after_jump(self, self._suspend_state, gdt="restore_after_save" in loaded.stub.symbols))
-        self._check(checks.as_before_the_jump(self, self._require_before(), move))
-        machine.owners.assign(self._b_pfns(), Owner.A)
-        machine.policy.clear()
+        self._progress.peer_notes = tuple(registers.left_behind(arch, suspended, machine.cpu.registers()))
+        move = self._start_move("return")
+        self._run_move(move, arch.text_base + self.kernel_a.symbols["after_jump"])
+        self._check(checks.after_jump(self, called, gdt="restore_after_save" in loaded.stub.symbols))
+        self._check(checks.as_before_the_jump(self, before, move))
+        machine.owners.assign(movement.b_pfns(self), Owner.A)
         self._until_request(HostRequest.BACK)
-        self._check(checks.restored(self, self._suspended))
+        self._check(checks.restored(self, suspended))
         self._check(checks.jump_page_fields(self, "return", self.kernel_b.symbols.get("resume_entry")))
         self._end()
 
@@ -187,59 +204,30 @@ class Journey:
             self.result.exit_status = outcome.status
         if outcome != ev.Exited(0):
             raise _Ended(outcome)
+        self._progress.ended = True
 
     # ---- one movement of pages ---------------------------------------------------------------------------------
 
-    def _stub_pages(self) -> list[int]:
-        """Physical (identity) pages in which stub code lies."""
-        loaded = self.require_loaded()
-        return [stub.org for stub in (loaded.stub, loaded.second, loaded.jump_entry) if stub is not None]
-
-    def _start_move(self, name: str, pages: Sequence[int]) -> _Move:
-        machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
-        image = loaded.image
-        expected = RamImage(machine.ram)
-        steps = expected.walk(image.head, image.word)
-        moved = expected.move(steps, Mode.SWAP, image.swap_page)
-        move = _Move(
-            name, expected, steps, moved, machine.here()[0], machine.count.ticks, machine.count.iterations,
-            machine.cpu.registers(),
-        )  # fmt: skip
-        if name == "suspend":
-            self._suspend_state = move.state
-        for stub in (loaded.stub, loaded.second):
-            if stub is not None:
-                move.volatile += volatile_of_stub(stub, arch)
-        if loaded.jump_entry is not None:
-            move.volatile.append((loaded.jump_entry.end, loaded.jump_entry.org + PAGE_SIZE))
-        if image.swap_page is not None:
-            move.volatile.append((int(image.swap_page), int(image.swap_page) + PAGE_SIZE))
-        if name == "suspend":
-            move.volatile += self._stack_below(move)
-        allowed = {page >> PAGE_SHIFT for page in pages}
-        allowed |= {page >> PAGE_SHIFT for pair in image.pairs for page in pair}
-        allowed |= self._swap_pfns()
-        self.machine.policy.forbid(self._all_but(allowed), "A" if name == "suspend" else "B")
-        seen = [*pages, *(int(arch.direct(page)) for page in pages)]
-        self._violations = len(machine.events)
-        machine.break_outside(seen)
-        self.observe(f"{name} begins", self)
+    def _start_move(self, name: str) -> Movement:
+        machine, arch = self.machine, self.scene.arch
+        self._collect_events()
+        move = movement.begin(self, name)
+        pages = movement.stub_pages(self)
+        self._forbid(movement.moving_pfns(self, pages), "A" if name == "suspend" else "B")
+        machine.break_outside([*pages, *(int(arch.direct(page)) for page in pages)])
+        self._tell(f"{name} begins")
+        self._tell(f"{name} begins")
         return move
 
-    def _stack_below(self, move: _Move) -> list[tuple[int, int]]:
-        """What the stub pushes on A's stack before it leaves it, where the list then moves that."""
-        linear = move.state["rsp"] & (1 << 8 * self.scene.arch.word) - 1
-        top = self.machine.cpu.translate(linear - 1) + 1
-        moved = {step.destination: step.source for step in move.steps if step.kind is StepKind.SOURCE}
-        page = (top - 1) & -PAGE_SIZE
-        at = moved.get(Phys(page), Phys(page)) + top - page
-        return [(at - STUB_PUSHES * self.scene.arch.word, at)]
-
-    def _run_move(self, move: _Move, wanted: int) -> None:
+    def _run_move(self, move: Movement, wanted: int) -> None:
         machine = self.machine
+        if self._probe is not None:
+            self._probe.begin(machine, move.name)
         outcome = self._run()
+        if self._probe is not None:
+            self._probe.end()
         machine.clear_break_in()
-        machine.policy.clear()
+        self._allow_all()
         now = self._now
         now.instructions = machine.count.instructions - move.position.n
         now.rep_iterations = machine.count.iterations - move.iterations
@@ -251,12 +239,13 @@ class Journey:
         self._check(checks.arrival(self, wanted, outcome.address))
         now.pages_compared = sum(1 for _ in machine.ram.pfns())
         self._check(checks.memory(self, move.expected, move.steps, move.volatile))
-        self.observe(f"{move.name} moved", self)
+        self._tell(f"{move.name} moved")
+        self._tell(f"{move.name} moved")
         self.result.volatile = max(self.result.volatile, move.volatile, key=_bytes_of)
 
     def _collect_events(self) -> None:
-        fresh = self.machine.events[self._violations :]
-        self._violations = len(self.machine.events)
+        fresh = self.machine.events[self._progress.collected :]
+        self._progress.collected = len(self.machine.events)
         self._check(checks.owner_violations(self, fresh))
         self._check(checks.hazards(self, fresh))
 
@@ -276,7 +265,11 @@ class Journey:
         outcome = self._run()
         if outcome != ev.HostCall(request):
             raise _Ended(outcome)
-        self.observe(request.name.lower(), self)
+        self._tell(request.name.lower())
+
+    def _tell(self, moment: str) -> None:
+        if self.observe is not None:
+            self.observe(moment, self)
 
     def require_loaded(self) -> Loaded:
         """The load, which every later stage needs."""
@@ -284,30 +277,26 @@ class Journey:
             raise AssertionError("nothing is loaded yet")
         return self.loaded
 
-    def _require_before(self) -> RamImage:
-        if self._before_jump is None:
-            raise AssertionError("A has not jumped yet")
-        return self._before_jump
+    @property
+    def peer_notes(self) -> tuple[str, ...]:
+        """What the peer left different from A's state, in words."""
+        return self._progress.peer_notes
 
     # ---- who may write what ------------------------------------------------------------------------------------
 
-    def _all_but(self, allowed: Iterable[int]) -> list[int]:
-        kept = set(allowed)
-        return [pfn for pfn in self.machine.ram.pfns() if pfn not in kept]
+    def _forbid(self, allowed: Iterable[int], writer: str) -> None:
+        self._progress.forbidden = Forbidden(movement.all_but(self, allowed), writer)
+        self._enforce()
 
-    def _b_pfns(self) -> set[int]:
-        """Page frames of the target area and the low region."""
-        low = self.scene.memory_map.low_region()
-        return {*self.scene.target_range.pages(), *low.pages(), low.end >> PAGE_SHIFT}
+    def _allow_all(self) -> None:
+        self._progress.forbidden = None
+        self.machine.policy.clear()
 
-    def _swap_pfns(self) -> set[int]:
-        swap = self.require_loaded().image.swap_page
-        return set() if swap is None else {int(swap) >> PAGE_SHIFT}
-
-    def _peer_pages(self) -> set[int]:
-        """What B may write besides its own memory: its first stack, and the jump page."""
-        jump = self.require_loaded().image.jump
-        return self._swap_pfns() | (set() if jump is None else {int(jump.jump_page) >> PAGE_SHIFT})
+    def _enforce(self) -> None:
+        """Put the policy of this point of the journey in force; a run that is taken up again has lost it."""
+        forbidden = self._progress.forbidden
+        if forbidden is not None:
+            self.machine.policy.forbid(forbidden.pfns, forbidden.writer)
 
     # ---- findings ----------------------------------------------------------------------------------------------
 
@@ -330,6 +319,7 @@ class Journey:
         )
 
     def _guest_failed(self, outcome: ev.Outcome) -> None:
+        self._progress.ended = True
         if isinstance(outcome, ev.Exited):
             self.result.exit_status = outcome.status
         self._collect_events()
@@ -340,7 +330,10 @@ class Journey:
         machine = self.machine
         machine.clear_break_in()
         machine.policy.clear()
-        self.result.finish(machine, fold(self.findings), self.findings)
+        folded = fold(self.findings)
+        if self._probe is None and self.observe is None:  # what an observer did cannot be done again
+            folded = [explain.explain(self, finding) for finding in folded]
+        self.result.finish(machine, folded, self.findings)
 
 
 def _bytes_of(ranges: list[tuple[int, int]]) -> int:

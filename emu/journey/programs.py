@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from emu import resources
-from emu.assembler import Image, assemble
+from emu.assembler import Image, load_program
 from emu.errors import ImageError, JourneyError
 from emu.journey.scene import Scene
 from emu.kexec.arch import Arch
@@ -30,9 +30,10 @@ def _arch_defines(arch: Arch) -> dict[str, int]:
 def _load(path: Path, org: int, bits: int, defines: tuple[tuple[str, int], ...], stamp: int) -> Image:
     del stamp  # part of the key: a source that changed is assembled again
     include = [resources.asm_dir() / "include", resources.kernels_dir()]
-    if path.suffix in (".S", ".s", ".asm"):
-        return assemble(path, org=org, bits=bits, defines=dict(defines), include=include)
-    return assemble(path, org=org, bits=bits, defines=dict(defines), include=include)
+    image = load_program(path, org=org, bits=bits, defines=dict(defines), include=include)
+    if image.bits != bits:
+        raise ImageError(f"is {image.bits}-bit code; the architecture is {bits}-bit", where=str(path))
+    return image
 
 
 def load(path: Path, org: int, arch: Arch, defines: Mapping[str, int] | None = None) -> Image:
@@ -109,7 +110,8 @@ def kernel(scene: Scene, letter: str) -> Image:
     by_width = scene.journey.kernels[letter]
     name = by_width.get(str(scene.arch.bits))
     if name is None:
-        raise JourneyError(f"the journey has no {scene.arch.bits}-bit kernel {letter.upper()}", where=str(scene.journey.path))
+        where = str(scene.journey.path)
+        raise JourneyError(f"the journey has no {scene.arch.bits}-bit kernel {letter.upper()}", where=where)
     beside = scene.journey.path.parent / name
     path = beside if beside.is_file() else resources.kernels_dir() / name
     defines: dict[str, int] = dict(scene.defines)

@@ -13,8 +13,8 @@ from emu.x86.paging import PagingMode, mode_of
 CALLEE_SAVED_64 = ("rbx", "rbp", "r12", "r13", "r14", "r15")
 CALLEE_SAVED_32 = ("rbx", "rbp", "rsi", "rdi")
 CONTROL = ("cr0", "cr3", "cr4", "efer")
-_VOLATILE_AFTER_RESTORE = frozenset({"rip", "rflags", "rsp", "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11",
-                                     "rbx", "rbp", "r12", "r13", "r14", "r15", "cr2", "dr6"})  # fmt: skip
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+_VOLATILE_AFTER_RESTORE = frozenset({"rip", "rflags", "cr2", "dr6", *_GENERAL})
 _STATUS_FLAGS = 0x8D5  # CF PF AF ZF SF OF: arithmetic leaves what it leaves
 
 
@@ -34,13 +34,15 @@ class Mismatch:
         changed = self.expected ^ self.actual
         return (
             f"{self.register} {self.expected:#x} ({decode(self.expected & changed, table) or 'none of the bits'})",
-            f"{self.register} {self.actual:#x} ({decode(self.actual & changed, table) or 'bits clear'}; "
-            f"differs in {decode(changed, table)})",
+            (
+                f"{self.register} {self.actual:#x} ({decode(self.actual & changed, table) or 'bits clear'}; "
+                f"differs in {decode(changed, table)})"
+            ),
         )
 
 
 def after_call(arch: Arch, at_entry: Mapping[str, int], now: Mapping[str, int], *, gdt: bool) -> list[Mismatch]:
-    """At the instruction after A's call: callee-saved, stack, flags, control registers, GDTR where the stub restores it.
+    """At the instruction after A's call: callee-saved, stack, flags, control registers, GDTR if the stub restores it.
 
     ``at_entry`` are the registers at the stub's first instruction, where the return address lies on the stack.
     """
@@ -123,8 +125,8 @@ def left_behind(arch: Arch, suspended: Mapping[str, int], state: Mapping[str, in
     for name, bit in (("PCIDE", Cr4.PCIDE), ("PGE", Cr4.PGE), ("SMEP", Cr4.SMEP), ("SMAP", Cr4.SMAP)):
         if state["cr4"] & bit:
             notes.append(f"CR4.{name}=1 left by the peer")
-    for name, bit in (("SCE", 1), ("NXE", 1 << 11)):
-        if suspended["efer"] & ~state["efer"] & bit:
+    for name, mask in (("SCE", 1), ("NXE", 1 << 11)):
+        if suspended["efer"] & ~state["efer"] & mask:
             notes.append(f"EFER.{name}=0 left by the peer, 1 in A")
     if state["dr7"] & 0xFF:
         notes.append(f"DR7={state['dr7']:#x} left by the peer: breakpoints armed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from emu.assembler import Image
 
@@ -20,7 +21,13 @@ class Place:
     def __str__(self) -> str:
         if not self.file:
             return self.symbol
-        return f"{self.file}:{self.line}: {self.symbol} `{self.source}`"
+        source = f" `{self.source}`" if self.source else ""
+        return f"{self.position}: {self.symbol}{source}"
+
+    @property
+    def position(self) -> str:
+        """``file:line`` without the folder, or the symbol where no line is known."""
+        return f"{Path(self.file).name}:{self.line}" if self.file else self.symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +70,5 @@ class Symbols:
 
 def tidy(source: str) -> str:
     """A source line without its comment, labels apart, and with single spaces."""
-    text = source.split("#")[0]
+    text = source.split("#", maxsplit=1)[0]
     return " ".join(text.split())

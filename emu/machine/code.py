@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from emu.assembler.lengths import lengths
+from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
 from emu.units import PAGE_SHIFT
@@ -78,6 +78,12 @@ class CodeMap:
         code = self._cpu.peek(linear, _LONGEST) or b""
         sizes = lengths(code, bits)
         return recognise(code[: sizes[0]], bits) if sizes else None
+
+    def stores(self, linear: int) -> bool:
+        """True if the instruction at ``linear`` stores to memory."""
+        code = self._cpu.peek(linear, _LONGEST) or b""
+        operands = memory_operands(code, self._cpu.bits, lambda _index: 0, linear)
+        return any(kind == "write" for _, _, kind in operands)
 
     def forget(self) -> None:
         """The mapping changed: what is known by linear address is void."""

@@ -22,6 +22,7 @@ _EFER_SEARCH_END: Final = 0x5800
 # hflags: the translator's digest of the processor mode.
 _HF_INHIBIT_IRQ: Final = 1 << 3
 _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_PE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
+_HF_TF: Final = 1 << 8
 _HF_MP_EM_TS_SHIFT: Final = 9
 _HF_LMA, _HF_CS64, _HF_OSFXSR, _HF_SMAP = 1 << 14, 1 << 15, 1 << 22, 1 << 23
 
@@ -198,6 +199,12 @@ class CpuState:
     def interrupt_shadow(self) -> bool:
         """True at the boundary after STI, MOV SS or POP SS, where no maskable interrupt is taken."""
         return bool(self._view[_HFLAGS] & _HF_INHIBIT_IRQ)
+
+    @property
+    def single_instructions(self) -> bool:
+        """True where the translator makes blocks of one instruction: TF is set, or an interrupt shadow is on."""
+        hflags = struct.unpack_from("<I", self._view, _HFLAGS)[0]
+        return bool(hflags & (_HF_TF | _HF_INHIBIT_IRQ))
 
     def clear_interrupt_shadow(self) -> None:
         """The shadow ends (an interrupt or exception was delivered)."""

@@ -135,6 +135,13 @@ class Breakpoint(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerEntered(Outcome):
+    """An exception or interrupt was delivered; the first instruction of its handler, at linear ``pc``, is next."""
+
+    pc: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostCall(Outcome):
     """A kernel asks the harness for something; it goes on behind the OUT."""
 

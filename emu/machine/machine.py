@@ -50,6 +50,7 @@ class MachineSnapshot:
     owners: dict[int, Owner]
     events: int
     nmi_pending: bool
+    deliveries: int
 
 
 class Machine:
@@ -83,11 +84,16 @@ class Machine:
         self._resumed_at = (-1, -1)
         self._run_start = 0
         self._run_budget = 0
+        self._run_tick_budget = 0
+        self._uncharged = 0
         self._stop_insn: Sensitive | None = None
         self.last_string: tuple[int, int] | None = None
         self._look: Callable[[int], None] | None = None
         self._flush = False
         self.nmi_pending = False
+        self.deliveries = 0
+        self.pause_at: int | None = None
+        self.on_pause: Callable[[], None] = lambda: None
         self._wire()
 
     def _wire(self) -> None:
@@ -103,6 +109,7 @@ class Machine:
         self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
         self.engine.on_intercept = self._on_intercept
         self.engine.on_new_code = self.code.scan
+        self.engine.stores = self.code.stores
         self.ram.on_host_write = self._host_wrote
 
     # ---- events ------------------------------------------------------------------------------------------------
@@ -151,33 +158,47 @@ class Machine:
 
     # ---- running -----------------------------------------------------------------------------------------------
 
-    def run(self, ticks: int | None = None) -> ev.Outcome:
-        """Run until something ends it (see :class:`emu.machine.events.Outcome`) or ``ticks`` have passed."""
+    def run(
+        self, ticks: int | None = None, *, instructions: int | None = None, until_delivery: bool = False
+    ) -> ev.Outcome:
+        """Run until something ends it (see :class:`emu.machine.events.Outcome`).
+
+        At most ``ticks`` of virtual time or ``instructions`` retired; with ``until_delivery`` also no further than the
+        first instruction of the handler of an exception or interrupt.  A limit ends before what is due at it.
+        """
         limit = self.count.ticks + ticks if ticks is not None else None
+        last = self.count.position(self.cpu.pc).n + instructions if instructions is not None else None
+        delivered = self.deliveries
         self._outcome = None
         self._resumed_at = (self.cpu.pc, self.count.ticks)
         while self._outcome is None:
-            one = self._service()
-            if self._outcome is not None:
-                break
             now = self.count.ticks
             if limit is not None and now >= limit:
                 return ev.StepLimit(ticks or 0)
-            deadline = self.board.bus.next_deadline()
-            ends = [edge for edge in (limit, deadline) if edge is not None and edge > now]
-            budget = 1 if one else min([SLICE, *(edge - now for edge in ends)])
-            self._dispatch(self._engine_run(budget))
+            left = SLICE if last is None else last - self.count.position(self.cpu.pc).n
+            if left <= 0:
+                return ev.StepLimit(now)
+            one = self._service()
+            if until_delivery and self.deliveries != delivered:
+                return ev.HandlerEntered(self.cpu.pc)
+            if self._outcome is None:
+                self._dispatch(self._engine_run(1 if one else left, tick_budget=1 if one else self._tick_budget(limit)))
+            if until_delivery and self.deliveries != delivered and self._outcome is None:
+                return ev.HandlerEntered(self.cpu.pc)
         return self._outcome
 
+    def _tick_budget(self, limit: int | None) -> int:
+        """Ticks until something other than the guest wants attention."""
+        now = self.count.ticks
+        if self.pause_at is not None and now >= self.pause_at:
+            self.on_pause()
+        ends = (limit, self.board.bus.next_deadline(), self.pause_at)
+        return min([SLICE, *(edge - now for edge in ends if edge is not None and edge > now)])
+
     def step(self) -> ev.Outcome | None:
-        """Retire exactly one instruction (all iterations of a repeated one); None when nothing else happened."""
-        pc, start = self.cpu.pc, self.count.instructions
-        while True:
-            outcome = self.run(1)
-            if not isinstance(outcome, ev.StepLimit):
-                return outcome
-            if self.count.position(self.cpu.pc).n > start or self.cpu.pc != pc:
-                return None
+        """Retire exactly one instruction (all iterations of a repeated one), or enter one handler; else the outcome."""
+        outcome = self.run(instructions=1, until_delivery=True)
+        return None if isinstance(outcome, ev.StepLimit | ev.HandlerEntered) else outcome
 
     def halt(self) -> None:
         """HLT retired: wait, in no time of the host's, for the next event that can wake the processor."""
@@ -196,19 +217,21 @@ class Machine:
         """End the present run with ``outcome`` at the next boundary."""
         self._outcome = outcome
 
-    def _engine_run(self, budget: int, passing: int = -1) -> EngineStop:
+    def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
         if self._flush:
             self.engine.flush_code()
             self._flush = False
-        self._run_start, self._run_budget = self.count.ticks, budget
+        self._run_tick_budget = budget if tick_budget is None else tick_budget
+        budget = min(budget, self._run_tick_budget)
+        self._run_start, self._run_budget, self._uncharged = self.count.ticks, budget, 0
         self.engine.clear_exception()
         stop = self.engine.run(budget, passing=passing)
-        self.count.pass_time(self._run_start + stop.executed - self.count.ticks)
+        self.count.pass_time(self._run_start + stop.executed + self._uncharged - self.count.ticks)
         return stop
 
     def sync_time(self) -> None:
         """Inside an engine callback: bring ``count`` up to the instruction at hand."""
-        done = self._run_start + min(self.engine.ticks_in_run(), self._run_budget)
+        done = self._run_start + min(self.engine.ticks_in_run(), self._run_budget) + self._uncharged
         if done > self.count.ticks:
             self.count.pass_time(done - self.count.ticks)
 
@@ -226,7 +249,7 @@ class Machine:
         done = self.engine.ticks_in_run()
         if done >= self._run_budget:
             return True
-        tick = self._run_start + done
+        tick = self._run_start + done + self._uncharged
         self._stop_insn = None
         if self._look is not None:
             self.sync_time()
@@ -250,9 +273,13 @@ class Machine:
 
     def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
         self.sync_time()
-        budget = self._run_budget - self.engine.ticks_in_run()
+        engine_done = self.engine.ticks_in_run()
+        budget = self._run_tick_budget - engine_done - self._uncharged
         done = 0 if self.plain_strings or self.hazards.watching else self._mover.run(insn, budget)
-        self.engine.add_ticks(done)
+        # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
+        charge = max(0, self._run_budget - engine_done - (budget - done))
+        self.engine.add_ticks(charge)
+        self._uncharged += done - charge
         stop = done >= budget
         if insn.opcode in STORING:
             self.last_string = (tick + done, address)
@@ -331,6 +358,7 @@ class Machine:
     def _deliver(self, event: Interruption) -> None:
         mode, pc = self.cpu.mode(), self.cpu.pc
         result = deliver(self.cpu, event)
+        self.deliveries += 1
         if isinstance(result, Delivered):
             self.engine.clear_interrupt_shadow()
             return
@@ -421,6 +449,7 @@ class Machine:
             owners=self.owners.snapshot(),
             events=len(self.events),
             nmi_pending=self.nmi_pending,
+            deliveries=self.deliveries,
         )
 
     def restore(self, state: MachineSnapshot) -> None:
@@ -435,4 +464,5 @@ class Machine:
         self.owners.restore(state.owners)
         del self.events[state.events :]
         self.nmi_pending = state.nmi_pending
+        self.deliveries = state.deliveries
         self.code.forget()

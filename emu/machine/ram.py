@@ -10,18 +10,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from emu.errors import EngineError
 from emu.kexec.e820 import MemoryMap
+from emu.machine.owners import intervals
 from emu.units import PAGE_SHIFT, PAGE_SIZE, page_down, page_up, show_phys
 
 ROM_RANGES = ((0xF0000, 0x100000),)
-_PRESENT_OR_SWAPPED = 3 << 62
-_FILE_PAGE = 1 << 61
+# The high byte of a pagemap entry: bit 7 present, bit 6 swapped, bit 5 a page of the file.  A page that is there and not
+# the file's is a private copy (Linux Documentation/admin-guide/mm/pagemap.rst).
+_PRIVATE = bytes(1 if high & 0xC0 and not high & 0x20 else 0 for high in range(256))
 
 
 @dataclass(slots=True)
@@ -167,13 +168,12 @@ class Ram:
         with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
             for bank in self.banks:
                 first, count = bank.start >> PAGE_SHIFT, bank.size >> PAGE_SHIFT
-                entries = array("Q")
-                entries.frombytes(os.pread(pagemap.fileno(), count * 8, (bank.host >> PAGE_SHIFT) * 8))
-                dirty += [
-                    first + index
-                    for index, entry in enumerate(entries)
-                    if entry & _PRESENT_OR_SWAPPED and not entry & _FILE_PAGE
-                ]
+                entries = os.pread(pagemap.fileno(), count * 8, (bank.host >> PAGE_SHIFT) * 8)
+                private = entries[7::8].translate(_PRIVATE)
+                at = private.find(1)
+                while at >= 0:
+                    dirty.append(first + at)
+                    at = private.find(1, at + 1)
         return dirty
 
     def copies(self, pfns: Iterable[int]) -> list[tuple[memoryview, bytes]]:
@@ -186,15 +186,25 @@ class Ram:
                 found.append((bank.view[offset : offset + PAGE_SIZE], bank.base[offset : offset + PAGE_SIZE]))
         return found
 
-    def rebase(self) -> None:
-        """Make the present contents the base: nothing is dirty afterwards.  Older snapshots are void."""
+    def rebase(self) -> dict[int, bytes]:
+        """Make the present contents the base: nothing is dirty afterwards.  Older snapshots are void.
+
+        The answer is what the base held before, for each page frame that was dirty.
+        """
+        before: dict[int, bytes] = {}
         for pfn in self.dirty_pfns():
             bank = self.bank_at(pfn << PAGE_SHIFT)
             if bank is not None:
                 offset = (pfn << PAGE_SHIFT) - bank.start
+                before[pfn] = bank.base[offset : offset + PAGE_SIZE]
                 bank.base[offset : offset + PAGE_SIZE] = bank.view[offset : offset + PAGE_SIZE]
-        for bank in self.banks:
-            bank.private.madvise(mmap.MADV_DONTNEED)
+        for first, behind in intervals(before):
+            bank = self.bank_at(first << PAGE_SHIFT)
+            if bank is not None:
+                bank.private.madvise(
+                    mmap.MADV_DONTNEED, (first << PAGE_SHIFT) - bank.start, (behind - first) << PAGE_SHIFT
+                )
+        return before
 
     def snapshot(self) -> RamSnapshot:
         """Copies of the dirty pages."""

@@ -648,13 +648,15 @@ def test_purgatory_enters_as_the_boot_protocol_says(arch: Arch, flags: int) -> N
     assert bench.pc == HALT + 1
     assert [bench.get(name) for name in ("cs", "ds", "es", "ss")] == [0x10, 0x18, 0x18, 0x18]
     assert [bench.get(bench.named(name)) for name in ("si", "bx", "di", "bp")] == [0x90000, 0, 0, 0]
-    assert bench.get(bench.named("sp")) == symbols["purgatory_stack_top"] <= PURGATORY + PAGE
+    top = symbols["purgatory_stack_top"]
+    assert bench.get(bench.named("sp")) == top - 2 * arch.word <= PURGATORY + PAGE
     assert bench.get("eflags") & 0x44700 == 0
     back, stack = bench.word(symbols["jump_back_entry"]), bench.word(symbols["callee_stack"])
     if flags == PRESERVE:
         assert (back, stack) == (bench.symbols["back_from_peer"], SWAP + PAGE - 2 * arch.word)
     else:
         assert (back, stack) == (0, CONTROL + PAGE - arch.word)
+    assert (bench.word(top - 2 * arch.word), bench.word(top - arch.word)) == (back, stack)
     base, limit = bench.table_register("gdtr")
     assert (base, limit) == (symbols["gdt"], 0x1F)
 

@@ -1,0 +1,87 @@
+"""A journey held between two transitions, so that what follows can be run again and again from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from emu.journey.findings import Finding
+from emu.journey.memory import RamImage
+from emu.journey.result import RunResult, Transition
+from emu.machine.events import Event, Position
+from emu.machine.machine import MachineSnapshot
+
+if TYPE_CHECKING:
+    from emu.journey.journey import Journey
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A policy of the machine: pages that ``writer`` may not store to."""
+
+    pfns: tuple[int, ...]
+    writer: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a journey is, apart from its machine and its result.
+
+    ``next`` counts transitions, ``suspended`` and ``called`` are A's registers at suspend_begin and at the stub's first
+    instruction, ``before_jump`` is RAM at the former, ``collected`` the number of events that were looked at.
+    """
+
+    next: int = 0
+    ended: bool = False
+    suspended: dict[str, int] | None = None
+    called: dict[str, int] | None = None
+    before_jump: RamImage | None = None
+    peer_notes: tuple[str, ...] = ()
+    collected: int = 0
+    forbidden: Forbidden | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything that :meth:`Journey.back_to` needs."""
+
+    machine: MachineSnapshot
+    events: tuple[Event, ...]
+    serial: tuple[int, int, Position]
+    last_string: tuple[int, int] | None
+    progress: Progress
+    findings: tuple[Finding, ...]
+    transitions: tuple[Transition, ...]
+    hazards: int
+
+
+def take(journey: Journey, progress: Progress) -> Checkpoint:
+    """The journey as it stands."""
+    machine, result = journey.machine, journey.result
+    hazards = machine.hazards
+    return Checkpoint(
+        machine=machine.snapshot(),
+        events=tuple(machine.events),
+        serial=(hazards.serial, hazards.serial_pc, hazards.serial_position),
+        last_string=machine.last_string,
+        progress=replace(progress),
+        findings=tuple(journey.findings),
+        transitions=_copies(result.transitions),
+        hazards=result.hazards,
+    )
+
+
+def put_back(journey: Journey, point: Checkpoint) -> RunResult:
+    """Restore the machine and the findings; the answer is the result as it was."""
+    machine = journey.machine
+    machine.restore(point.machine)
+    machine.events[:] = point.events
+    hazards = machine.hazards
+    hazards.serial, hazards.serial_pc, hazards.serial_position = point.serial
+    machine.last_string = point.last_string
+    journey.findings = list(point.findings)
+    return RunResult(journey.scene, transitions=list(_copies(point.transitions)), hazards=point.hazards)
+
+
+def _copies(transitions: list[Transition] | tuple[Transition, ...]) -> tuple[Transition, ...]:
+    return tuple(replace(one, checks=dict(one.checks)) for one in transitions)

@@ -1,0 +1,153 @@
+"""The past of a machine: checkpoints of what changed, and the way back to any instant of the run.
+
+A checkpoint holds the processor, the devices, and the pages that changed since the one before; the base of RAM moves
+along with it.  Going to an instant restores the checkpoint before it and runs forward, which is exact because a run
+is deterministic.  Where the harness did something to the machine (a load, a change of policy) stands a *barrier*:
+a checkpoint taken right behind it, from which later instants are reached, never through it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from emu.errors import EngineError
+from emu.machine import events as ev
+from emu.machine.machine import Machine, MachineSnapshot
+from emu.machine.ram import RamSnapshot
+
+EVERY = 200_000
+"""Ticks between checkpoints at first; doubled whenever the history outgrows MOST_BYTES."""
+MOST_BYTES = 200 << 20
+
+
+class Instant(NamedTuple):
+    """A boundary between two instructions (or iterations): ticks, then how many exceptions were delivered so far."""
+
+    tick: int
+    deliveries: int
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """``barrier``: nothing before it is run through to reach what lies behind it."""
+
+    at: Instant
+    instructions: int
+    state: MachineSnapshot
+    barrier: bool
+
+
+class History:
+    """Checkpoints of one machine.  Raises EngineError for an instant outside what was recorded."""
+
+    def __init__(self, machine: Machine, every: int = EVERY) -> None:
+        self.machine = machine
+        self.every = every
+        self.checkpoints: list[Checkpoint] = []
+        self.events: list[ev.Event] = []
+        self._versions: dict[int, list[tuple[int, bytes]]] = {}
+        self._based_on = 0
+        self._bytes = 0
+        self.end = Instant(0, 0)
+        self.outcome: ev.Outcome | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the page copies that are kept."""
+        return self._bytes
+
+    # ---- recording ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin here: the first checkpoint, and one every so many ticks from now on."""
+        self.machine.on_pause = self._pause
+        self.mark(barrier=True)
+
+    def stop(self, outcome: ev.Outcome | None) -> None:
+        """The run is over: its last instant is this one."""
+        self.machine.pause_at = None
+        self.end = self.now()
+        self.outcome = outcome
+        self.events = list(self.machine.events)
+        self.mark(barrier=False)
+        self.machine.pause_at = None
+
+    def now(self) -> Instant:
+        """The present instant."""
+        return Instant(self.machine.count.ticks, self.machine.deliveries)
+
+    def mark(self, *, barrier: bool) -> None:
+        """Take a checkpoint here."""
+        machine = self.machine
+        index = len(self.checkpoints)
+        for pfn, before in machine.ram.rebase().items():
+            versions = self._versions.setdefault(pfn, [(-1, before)])
+            if versions == [(-1, before)]:
+                self._bytes += len(before)
+            versions.append((index, machine.ram.page(pfn)))
+            self._bytes += len(before)
+        self.checkpoints.append(
+            Checkpoint(self.now(), machine.count.instructions, machine.snapshot(), barrier)
+        )
+        self._based_on = index
+        machine.pause_at = machine.count.ticks + self.every
+        if self._bytes > MOST_BYTES:
+            self._thin()
+
+    def _pause(self) -> None:
+        self.mark(barrier=False)
+
+    def _thin(self) -> None:
+        """Keep every second checkpoint (and all barriers); later ones come half as often."""
+        self.every *= 2
+        kept = [index for index, one in enumerate(self.checkpoints) if one.barrier or index % 2 == 0 or index == self._based_on]
+        new_index = {old: new for new, old in enumerate(kept)}
+        self.checkpoints = [self.checkpoints[index] for index in kept]
+        self._bytes = 0
+        for pfn, versions in self._versions.items():
+            thinned: dict[int, bytes] = {}
+            for index, content in versions:
+                at = -1 if index < 0 else next(new_index[k] for k in kept if k >= index)
+                thinned[at] = content
+            self._versions[pfn] = sorted(thinned.items())
+            self._bytes += sum(len(content) for content in thinned.values())
+        self._based_on = new_index[self._based_on]
+
+    # ---- going -------------------------------------------------------------------------------------------------
+
+    def before(self, at: Instant) -> int:
+        """Index of the last checkpoint at or before ``at``."""
+        keys = [one.at for one in self.checkpoints]
+        index = bisect_right(keys, at) - 1
+        if index < 0:
+            raise EngineError(f"nothing was recorded before tick {at.tick:,}")
+        return index
+
+    def before_instruction(self, n: int) -> int:
+        """Index of the last checkpoint with at most ``n`` instructions retired before it."""
+        index = bisect_right([one.instructions for one in self.checkpoints], n) - 1
+        if index < 0:
+            raise EngineError(f"nothing was recorded before N {n:,}")
+        while index and self.checkpoints[index].instructions == n and not self.checkpoints[index].barrier:
+            index -= 1
+        return index
+
+    def restore(self, index: int) -> None:
+        """The machine is at checkpoint ``index`` again, and remembers its events up to there."""
+        machine, one = self.machine, self.checkpoints[index]
+        wanted = set(machine.ram.dirty_pfns())
+        low, high = sorted((index, self._based_on))
+        for pfn, versions in self._versions.items():
+            if any(low < version <= high for version, _ in versions):
+                wanted.add(pfn)
+        pages = {pfn: self._content(pfn, index) for pfn in wanted}
+        kept = RamSnapshot({pfn: page for pfn, page in pages.items() if page is not None})
+        machine.restore(replace(one.state, ram=kept, events=min(one.state.events, len(machine.events))))
+
+    def _content(self, pfn: int, index: int) -> bytes | None:
+        versions = self._versions.get(pfn)
+        if versions is None:
+            return None
+        return versions[max(bisect_right([version for version, _ in versions], index) - 1, 0)][1]
