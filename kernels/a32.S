@@ -165,7 +165,11 @@ load_ldt:	# LDTR, and fs and gs with bases of A's own. Clobbers eax.
 	mov	%eax, %gs
 	ret
 
-load_breakpoint:	# breakpoint 0 on an address that is never reached. Clobbers eax.
+load_breakpoint:	# breakpoint 0 on an address that is never reached, no others. Clobbers eax.
+	xor	%eax, %eax
+	mov	%eax, %dr1
+	mov	%eax, %dr2
+	mov	%eax, %dr3
 	mov	$V+never_reached, %eax
 	mov	%eax, %dr0
 	mov	$DR7_ARMED, %eax

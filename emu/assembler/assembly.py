@@ -129,8 +129,11 @@ class Assembly(Target):
     def _flush(self, statement: Statement) -> None:
         """Emit prefixes that stood alone and were not followed by an instruction."""
         if self._pending:
-            code = encode(Instruction(self._pending, "", ()), self.bits, ()).code
-            self._pending = ()
+            prefixes, self._pending = self._pending, ()
+            try:
+                code = encode(Instruction(prefixes, "", ()), self.bits, ()).code
+            except EncodingError as error:
+                raise statement.error(error.what, hint=error.hint) from error
             self.emit(code, statement)
 
     def emit(self, data: bytes, statement: Statement, patches: Sequence[Patch] = ()) -> None:

@@ -11,9 +11,28 @@ from dataclasses import dataclass, replace
 
 from emu.assembler import keystone_port
 from emu.assembler.capstone_port import Decoded, Field, decode
-from emu.assembler.operands import GENERAL, SEGMENTS, Immediate, Instruction, Memory, Operand, Register
+from emu.assembler.operands import (
+    GENERAL,
+    LONG_MODE_REGISTERS,
+    SEGMENTS,
+    Immediate,
+    Instruction,
+    Memory,
+    Operand,
+    Register,
+)
 from emu.assembler.prefixes import Encoding, Hole, in_order, with_prefixes
-from emu.assembler.sizes import BYTE_IMMEDIATE, EncodingError, address_size, immediate_size, operand_size, resized, stem
+from emu.assembler.sizes import (
+    BYTE_IMMEDIATE,
+    WORD_IMMEDIATE,
+    EncodingError,
+    address_size,
+    family,
+    immediate_size,
+    operand_size,
+    resized,
+    stem,
+)
 
 WAITING = {"finit", "fclex", "fstcw", "fstsw", "fstenv", "fsave"}
 """Mnemonics that are a wait followed by the form with n."""
@@ -31,6 +50,16 @@ _TEMPLATE = {
     **{f"nop{suffix}": (b"\x0f\x1f", 0, suffix) for suffix in "wlq"},
 }
 """Mnemonic to opcode, ModRM digit and operand size of instructions with one memory operand, encoded from inc."""
+_POINTERS = {
+    "movs": ("si", "di"),
+    "cmps": ("di", "si"),
+    **dict.fromkeys(("stos", "scas", "ins"), ("di",)),
+    **dict.fromkeys(("lods", "outs"), ("si",)),
+    **dict.fromkeys(("xlat", "xlatb"), ("bx",)),
+}
+"""The registers that hold the addresses of instructions which have no other, in AT&T order."""
+_LONG_MODE = frozenset(("swapgs",))
+"""Instructions of long mode that Capstone also reads elsewhere."""
 _IMMEDIATE_MARK = {1: 0x5B, 2: 0x2345, 4: 0x23456789, 8: 0x2233445566778899}
 _DISPLACEMENT_MARK = {2: 0x1234, 4: 0x12345678, 8: 0x1122334455667788}
 
@@ -73,13 +102,15 @@ class _Renderer:
             return _show(_IMMEDIATE_MARK[size])
         name = stem(self.instruction.mnemonic)[0]
         size = operand_size(self.instruction, self.bits) if name not in BYTE_IMMEDIATE else 0
+        size = 2 if self.instruction.mnemonic in WORD_IMMEDIATE else size
         return _show(_fold_to_size(value, size, "the immediate") if size in (1, 2, 4) else value)
 
     def _memory(self, number: int, memory: Memory) -> str:
         prefixes = self.instruction.prefixes
         size = address_size(memory, self.bits, prefixes)
         absolute = not (memory.base or memory.index)
-        text = f"%{memory.segment}:" if memory.segment else ""
+        implied = memory.segment == "ss" and family(memory.base) in ("sp", "bp")
+        text = f"%{memory.segment}:" if memory.segment and not implied else ""
         far_absolute = absolute and stem(self.instruction.mnemonic)[0] == "movabs"
         if memory.displacement is not None:
             text += self._displacement(number, size, absolute=absolute, full=far_absolute)
@@ -130,6 +161,8 @@ def _hole(code: bytes, field: Field, mark: tuple[int, bool, int]) -> Hole:
 
 def _from_template(instruction: Instruction, bits: int, known: Sequence[int | None]) -> Encoding:
     opcode, digit, suffix = _TEMPLATE[instruction.mnemonic]
+    if digit == 0 and any(isinstance(operand, Memory) and operand.indirect for operand in instruction.operands):
+        raise EncodingError(f"{instruction.mnemonic!r} takes no '*'")
     operands = tuple(
         replace(operand, indirect=False) if isinstance(operand, Memory) else operand for operand in instruction.operands
     )
@@ -156,11 +189,12 @@ def _as_keystone_wants(instruction: Instruction, bits: int) -> Instruction:
     """``instruction`` in the spelling for which Keystone picks the form that GNU as picks."""
     name, _ = stem(instruction.mnemonic)
     operands = instruction.operands
-    if name == "mov" and any(isinstance(operand, Register) and operand.name in SEGMENTS for operand in operands):
-        return _segment_move(instruction, bits)
-    if name == "mov" and isinstance(operands[0], Immediate) and operand_size(instruction, bits) == 8:
-        return replace(instruction, mnemonic="movq")
-    if name == "str" and isinstance(operands[0], Register):
+    if name == "mov" and len(operands) == 2:
+        if any(isinstance(operand, Register) and operand.name in SEGMENTS for operand in operands):
+            return _segment_move(instruction, bits)
+        if isinstance(operands[0], Immediate) and operand_size(instruction, bits) == 8:
+            return replace(instruction, mnemonic="movq")
+    if name in ("str", "sldt") and len(operands) == 1 and isinstance(operands[0], Register):
         wide = GENERAL.get(operands[0].name) == 8
         return replace(instruction, operands=(resized(operands[0], 4) if wide else operands[0],))
     return instruction
@@ -186,8 +220,52 @@ def _without_index(code: bytes, bits: int) -> bytes:
     return code
 
 
+def _check_implied_address(instruction: Instruction) -> None:
+    """Refuse a string instruction or xlat with any address but its own: Keystone ignores it, or crashes on it."""
+    name = stem(instruction.mnemonic)[0]
+    wanted = _POINTERS.get(name)
+    if wanted is None:
+        return
+    memories = [operand for operand in instruction.operands if isinstance(operand, Memory)]
+    plain = all(not one.index and one.displacement is None and not one.indirect for one in memories)
+    if memories and not (plain and tuple(family(one.base) for one in memories) == wanted):
+        raise EncodingError(
+            f"{instruction.mnemonic!r} has no such address", f"it uses {' and '.join(wanted)}, and nothing else"
+        )
+
+
+def _check_mode(instruction: Instruction, bits: int) -> None:
+    """Refuse registers of long mode elsewhere, and pairs of registers on which Keystone ends the process."""
+    names: set[str] = set()
+    addresses: set[str] = set()
+    for operand in instruction.operands:
+        if isinstance(operand, Register):
+            names.add(operand.name)
+        elif isinstance(operand, Memory):
+            addresses |= {operand.base, operand.index}
+    names |= addresses
+    if bits == 64:
+        rex = operand_size(instruction, bits) == 8 or names & LONG_MODE_REGISTERS - {"rip", "eip", "riz"}
+        if names & {"ah", "ch", "dh", "bh"} and (rex or any(GENERAL.get(name) == 8 for name in names - addresses)):
+            raise EncodingError("ah, bh, ch and dh cannot be named where a REX prefix is needed")
+        return
+    if instruction.mnemonic in _LONG_MODE:
+        raise EncodingError(f"{instruction.mnemonic!r} does not exist in {bits}-bit code")
+    for name in sorted(names):
+        if GENERAL.get(name) == 8 or name in LONG_MODE_REGISTERS:
+            raise EncodingError(f"%{name} does not exist in {bits}-bit code")
+
+
 def _plain(instruction: Instruction, bits: int, known: Sequence[int | None]) -> Encoding:
     """What Keystone makes of the instruction without its prefix words."""
+    _check_implied_address(instruction)
+    _check_mode(instruction, bits)
+    if stem(instruction.mnemonic)[0] == "nop" and instruction.operands:
+        raise EncodingError("'nop' takes a memory operand or none")
+    if instruction.mnemonic == "mov" and any(
+        isinstance(one, Register) and "mm" in one.name for one in instruction.operands
+    ):
+        raise EncodingError("'mov' does not take such a register", "movd, movq, movaps and movups do")
     text, marks = _render(_as_keystone_wants(instruction, bits), bits, known)
     try:
         code = keystone_port.machine_code(text, bits)

@@ -181,7 +181,7 @@ def parse(text: str) -> Expression:
 
 
 def bind(expression: Expression, named: Callable[[str], Expression | None]) -> Expression:
-    """``expression`` with each name that ``named`` knows replaced by what it stands for now."""
+    """``expression`` with each name that ``named`` knows replaced by its present meaning."""
     match expression:
         case Name(name):
             return named(name) or expression

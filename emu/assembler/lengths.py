@@ -40,9 +40,7 @@ def _detailed(bits: int) -> Cs:
     return decoder
 
 
-def memory_operands(
-    code: bytes, bits: int, gpr: Callable[[int], int], address: int
-) -> Iterator[tuple[int, int, str]]:
+def memory_operands(code: bytes, bits: int, gpr: Callable[[int], int], address: int) -> Iterator[tuple[int, int, str]]:
     """What the first instruction of ``code``, at linear ``address``, reads and writes: (offset, size, "read"/"write").
 
     Offsets are in the operand's segment, linear where its base is 0.  ``gpr(index)`` gives general registers.

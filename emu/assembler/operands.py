@@ -18,6 +18,12 @@ GENERAL: dict[str, int] = {
     **{f"{name}{suffix}": size for name in _NEW for suffix, size in (("b", 1), ("w", 2), ("d", 4), ("", 8))},
 }
 """Size in bytes of each general register."""
+LONG_MODE_REGISTERS = (
+    frozenset(name for name in GENERAL if name[1:2].isdigit())
+    | {"spl", "bpl", "sil", "dil", "rip", "eip", "riz"}
+    | {f"{kind}{number}" for kind in ("cr", "dr", "db", "xmm", "ymm") for number in range(8, 16)}
+)
+"""Registers that only 64-bit code can name, besides the 64-bit general ones."""
 SEGMENTS: dict[str, int] = {"es": 0x26, "cs": 0x2E, "ss": 0x36, "ds": 0x3E, "fs": 0x64, "gs": 0x65}
 """Override prefix byte of each segment register."""
 REGISTERS = (

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 
 from emu.assembler.capstone_port import LEGACY_PREFIXES
 from emu.assembler.operands import PREFIXES, SEGMENTS, Instruction, Memory
-from emu.assembler.sizes import EncodingError, stem, words
+from emu.assembler.sizes import STRING, EncodingError, stem, words
 
 _GROUP: dict[int, int] = {**dict.fromkeys(SEGMENTS.values(), 1), 0x67: 2, 0x66: 3, 0xF3: 4, 0xF2: 4, 0xF0: 5}
 _LOCKABLE = words("add adc and btc btr bts cmpxchg cmpxchg8b cmpxchg16b dec inc neg not or sbb sub xor xadd xchg")
-_STRING = words("movs cmps scas lods stos ins outs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,14 @@ def in_order(code: bytes) -> bytes:
     return bytes(byte for _, byte in ordered) + rest
 
 
+def _is_pause(word: str, instruction: Instruction) -> bool:
+    return instruction.mnemonic == "nop" and not instruction.operands and not word.startswith("repn")
+
+
+def _is_avx(mnemonic: str) -> bool:
+    return mnemonic.startswith("v") and not mnemonic.startswith(("ver", "vm"))
+
+
 def _check_prefix(word: str, instruction: Instruction, bits: int) -> None:
     name, _ = stem(instruction.mnemonic)
     memory_target = bool(instruction.operands) and isinstance(instruction.operands[-1], Memory)
@@ -51,7 +58,7 @@ def _check_prefix(word: str, instruction: Instruction, bits: int) -> None:
         memory_target = any(isinstance(operand, Memory) for operand in instruction.operands)
     if word == "lock" and not (name in _LOCKABLE and memory_target):
         raise EncodingError(f"'lock' cannot stand before {instruction.mnemonic!r} with these operands")
-    if word.startswith("rep") and name not in _STRING and name not in ("ret", "nop"):
+    if word.startswith("rep") and name not in STRING and name != "ret" and not _is_pause(word, instruction):
         raise EncodingError(f"{word!r} needs a string instruction, not {instruction.mnemonic!r}")
     if word.startswith("rex") and bits != 64:
         raise EncodingError(f"{word!r} exists in 64-bit code only")
@@ -67,6 +74,12 @@ def with_prefixes(encoding: Encoding, instruction: Instruction, bits: int) -> En
     """``encoding`` with the prefix words of ``instruction`` in their places; EncodingError where one is wrong."""
     legacy, rest = _split(encoding.code)
     rex = 0
+    segments = [word for word in instruction.prefixes if word in SEGMENTS]
+    segments += [one.segment for one in instruction.operands if isinstance(one, Memory) and one.segment]
+    if len(segments) > 1 and set(instruction.prefixes) & set(SEGMENTS):
+        raise EncodingError(f"two segments, {' and '.join(segments)}, for one instruction")
+    if instruction.prefixes and _is_avx(instruction.mnemonic):
+        raise EncodingError(f"{instruction.prefixes[0]!r} cannot stand before an AVX instruction")
     for word in instruction.prefixes:
         if instruction.mnemonic:
             _check_prefix(word, instruction, bits)
@@ -80,6 +93,8 @@ def with_prefixes(encoding: Encoding, instruction: Instruction, bits: int) -> En
             raise EncodingError(f"the prefix {word!r} is there already")
         legacy += bytes((byte,))
     if rex and rest and rest[0] & 0xF0 == 0x40 and bits == 64:
+        if rest[0] & rex & 0xF:
+            raise EncodingError("the bits of this REX prefix are there already")
         rest = bytes((rest[0] | rex,)) + rest[1:]
     elif rex:
         rest = bytes((rex,)) + rest

@@ -59,7 +59,6 @@ class Reader:
     scope: Scope
     include: Sequence[Path] = ()
     macros: dict[str, Macro] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _frames: list[_Frame] = field(default_factory=list)
     _conditions: list[_Condition] = field(default_factory=list)
@@ -296,5 +295,4 @@ class Reader:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise statement.error(f"{path} cannot be read as text: {error}", offset=offset) from error
-        self.files.append(path)
         self._open_text(text, str(path))

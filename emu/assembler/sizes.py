@@ -15,7 +15,9 @@ def words(text: str) -> frozenset[str]:
 
 _SHIFTS = ("rol", "ror", "rcl", "rcr", "shl", "sal", "shr", "sar")
 BYTE_IMMEDIATE = {"int", "in", "out", "bt", "bts", "btr", "btc", "shld", "shrd", "aam", "aad", *_SHIFTS}
-_WORD_IMMEDIATE = {"ret", "lret", "retq", "retl", "retw", "lretq", "lretl", "lretw"}
+WORD_IMMEDIATE = {"ret", "lret", "retq", "retl", "retw", "lretq", "lretl", "lretw"}
+STRING = words("movs cmps scas lods stos ins outs")
+"""The string instructions, without suffix."""
 _SUFFIX = {"b": 1, "w": 2, "l": 4, "q": 8}
 
 
@@ -72,7 +74,7 @@ def immediate_size(instruction: Instruction, bits: int) -> int:
         return 8
     if name in BYTE_IMMEDIATE:
         return 1
-    if instruction.mnemonic in _WORD_IMMEDIATE:
+    if instruction.mnemonic in WORD_IMMEDIATE:
         return 2
     size = operand_size(instruction, bits)
     if not size:

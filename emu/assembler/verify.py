@@ -14,7 +14,7 @@ from emu.assembler.branches import CONDITION_CODES, branch_target
 from emu.assembler.capstone_port import Decoded, DecodedOperand, Kind, decode
 from emu.assembler.encode import FIXED_REAL, WAITING
 from emu.assembler.operands import GENERAL, Immediate, Instruction, Memory, Operand, Register
-from emu.assembler.sizes import address_size, family, operand_size, stem, words
+from emu.assembler.sizes import STRING, address_size, family, operand_size, stem, words
 from emu.assembler.verify_prefixes import bare, unexplained_prefix
 
 _ALIASES = {
@@ -34,7 +34,6 @@ _READS_WORD = words("lar lsl ltr lldt lmsw verr verw pinsrw")
 """Mnemonics that read 16 bits of their first operand whatever width of register is named."""
 _ZERO_EXTENDS = words("str sldt smsw mov movmskps movmskpd pmovmskb pextrw")
 """Mnemonics whose 32-bit form clears the upper half, so that it is also the 64-bit form."""
-_STRING = words("movs cmps scas lods stos ins outs")
 _SHIFTS = words("rol ror rcl rcr shl shr sar")
 _ACCUMULATORS = {1: "al", 2: "ax", 4: "eax", 8: "rax"}
 _COMMUTATIVE = frozenset(("xchg", "test"))
@@ -133,10 +132,10 @@ class _Comparison:
         operands = self.written.operands
         if name in _SHIFTS:
             return len(operands) == 1 and extra.kind is Kind.IMMEDIATE and extra.value == 1
-        if name == "imul":
+        if name == "imul" and len(operands) == 2:
             last = operands[-1]
             return isinstance(operands[0], Immediate) and isinstance(last, Register) and extra.register == last.name
-        if name in _STRING:
+        if name in STRING:
             return self._is_string_operand(extra)
         if name in ("aam", "aad"):
             return not operands and extra.value == 10
@@ -203,7 +202,7 @@ class _Comparison:
     def _implied_segment(self, written: Memory, found: DecodedOperand) -> bool:
         pair = {written.segment, found.segment}
         if pair == {"", "es"}:
-            return written.base in ("di", "edi", "rdi") and canonical(self.written.mnemonic)[0] in _STRING
+            return written.base in ("di", "edi", "rdi") and canonical(self.written.mnemonic)[0] in STRING
         words = set(self.written.prefixes)
         return pair == {"", "ss" if written.base[-2:] in ("sp", "bp") else "ds"} or pair - {""} <= words
 

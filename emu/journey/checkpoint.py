@@ -52,6 +52,7 @@ class Checkpoint:
     progress: Progress
     findings: tuple[Finding, ...]
     transitions: tuple[Transition, ...]
+    volatile: tuple[tuple[int, int], ...]
     hazards: int
 
 
@@ -67,6 +68,7 @@ def take(journey: Journey, progress: Progress) -> Checkpoint:
         progress=replace(progress),
         findings=tuple(journey.findings),
         transitions=_copies(result.transitions),
+        volatile=tuple(result.volatile),
         hazards=result.hazards,
     )
 
@@ -80,7 +82,12 @@ def put_back(journey: Journey, point: Checkpoint) -> RunResult:
     hazards.serial, hazards.serial_pc, hazards.serial_position = point.serial
     machine.last_string = point.last_string
     journey.findings = list(point.findings)
-    return RunResult(journey.scene, transitions=list(_copies(point.transitions)), hazards=point.hazards)
+    return RunResult(
+        journey.scene,
+        transitions=list(_copies(point.transitions)),
+        volatile=list(point.volatile),
+        hazards=point.hazards,
+    )
 
 
 def _copies(transitions: list[Transition] | tuple[Transition, ...]) -> tuple[Transition, ...]:

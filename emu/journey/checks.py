@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emu.journey.journey import Journey
     from emu.journey.memory import RamImage
     from emu.journey.movement import Movement
+    from emu.machine.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,43 @@ def arrival(journey: Journey, wanted: int, actual: int) -> Outcome:
         "wrong entry",
         f"control goes to {wanted:#x} {symbols.place(wanted).symbol}",
         f"control went to {actual:#x} {symbols.place(actual).symbol}",
-        [f"it is {actual - wanted:+#x} from where it should be"] if abs(actual - wanted) < PAGE_SIZE else [],
+        [
+            *([f"it is {actual - wanted:+#x} from where it should be"] if abs(actual - wanted) < PAGE_SIZE else []),
+            *journey.peer_notes,
+        ],
     )
     return Outcome(name, (finding,))
+
+
+def just_delivered(machine: Machine) -> ev.Fault | ev.Interrupt | None:
+    """The exception or interrupt whose handler is at its first instruction now."""
+    for event in reversed(machine.events):
+        if event.tick != machine.count.ticks:
+            return None
+        if isinstance(event, ev.Fault | ev.Interrupt):
+            return event
+    return None
+
+
+def exception(journey: Journey, event: ev.Fault | ev.Interrupt) -> Outcome:
+    """An exception or interrupt was taken while the stub ran: ``event``, the first of them."""
+    name = "exceptions"
+    what = vector_name(event.vector)
+    handler = journey.symbols.place(journey.machine.cpu.pc)
+    reason = getattr(event, "reason", "")
+    return Outcome(
+        name,
+        (
+            _at(
+                journey,
+                event,
+                "exception",
+                "no exception or interrupt while the stub runs",
+                f"{what} at {journey.symbols.place(event.pc)}, taken by {handler.symbol}",
+                because=[*([reason] if reason else []), *journey.peer_notes],
+            ),
+        ),
+    )
 
 
 def peer_entry(journey: Journey, move: Movement) -> Outcome:

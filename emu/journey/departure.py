@@ -138,7 +138,9 @@ def _change(
     was = _list([f"`{step.text}`" for step in left_out])
     where = left_out[0].place.position
     if kind == "insert":
-        return f"{was} ({where} of the built-in stub) {are} missing between {before} and {mine[a].shown()}"
+        later = mine[keys.index(other_keys[c], a, WINDOW)].place.position if other_keys[c] in keys[a:WINDOW] else ""
+        moved = f"; it comes later, at {later}" if later and len(left_out) == 1 else ""
+        return f"{was} ({where} of the built-in stub) {are} missing between {before} and {mine[a].shown()}{moved}"
     return f"{_list([step.shown() for step in added])} where the built-in stub has {was} ({where})"
 
 

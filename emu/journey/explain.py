@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emu.errors import KjumpError
-from emu.journey import departure
+from emu.journey import departure, programs
 from emu.journey.departure import Step, steps_of
 from emu.journey.findings import Finding
 from emu.journey.scene import Scene
 from emu.machine.events import Position
 from emu.machine.machine import Machine
-from emu.units import PAGE_MASK, PAGE_SIZE, show_phys
+from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
 
 if TYPE_CHECKING:
     from emu.journey.journey import Journey
@@ -33,7 +33,6 @@ class Probe:
         self._page = page
         self._machine: Machine | None = None
         self._handle = 0
-        self._plain = False
 
     def begin(self, machine: Machine, name: str) -> None:
         """The movement ``name`` is about to run."""
@@ -49,7 +48,7 @@ class Probe:
             position, _, pc = machine.here()
             stores.append((pc, address, position))
 
-        self._plain, machine.plain_strings = machine.plain_strings, True
+        machine.policy.forbid([self._page >> PAGE_SHIFT], "")  # or the host would carry out string stores unseen
         self._handle = machine.engine.watch_writes(self._page, self._page + PAGE_SIZE - 1, stored)
 
     def end(self) -> None:
@@ -61,7 +60,6 @@ class Probe:
             machine.unwatch_instructions(self._handle)
         else:
             machine.engine.unwatch(self._handle)
-            machine.plain_strings = self._plain
         self._machine = None
 
 
@@ -88,7 +86,7 @@ def _departure(journey: Journey, until: str) -> Iterator[str]:
     """The first instruction of the replaced stubs that the built-in ones do not execute, or the other way round."""
     mine = _recorded(journey, journey.scene, until)
     try:
-        theirs = _recorded(journey, replace(journey.scene, stubs=()), until)
+        theirs = _built_in(journey, until)
     except KjumpError:  # the scene makes no sense with the built-in stubs: nothing to compare with
         return
     for name in MOVEMENTS[: MOVEMENTS.index(until) + 1]:
@@ -102,6 +100,24 @@ def _recorded(journey: Journey, scene: Scene, until: str) -> dict[str, list[Step
     probe = Probe()
     second = _again(journey, scene, until, probe)
     return {name: steps_of(record, second.symbols) for name, record in probe.record.items()}
+
+
+def _built_in(journey: Journey, until: str) -> dict[str, list[Step]]:
+    """The record of the same scene with the built-in stubs; the last ones are kept, for they never change."""
+    scene = replace(journey.scene, stubs=())
+    files = programs.stub_files(scene)
+    images = [programs.load(path, PAGE_SIZE, scene.arch) for path in (files.relocate, files.jump_entry, files.purgatory)]
+    images += [journey.kernel_a, journey.kernel_b]
+    key = (repr(scene), until, *(image.sha256 for image in images))
+    if key not in _KEPT:
+        while len(_KEPT) >= _MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[key] = _recorded(journey, scene, until)
+    return _KEPT[key]
+
+
+_KEPT: dict[tuple[str, ...], dict[str, list[Step]]] = {}
+_MOST_KEPT = 4
 
 
 def _who_stored(journey: Journey, name: str, address: int) -> Iterator[str]:

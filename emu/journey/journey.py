@@ -29,6 +29,8 @@ from emu.units import PAGE_SIZE
 
 STAGE_LIMIT = 600_000_000
 """Ticks after which a stage that should have ended is taken to be an endless loop."""
+MOST_EXCEPTIONS = 1000
+"""Handlers of the peer's that may run and return while the stub does."""
 
 
 class _Ended(Exception):  # noqa: N818 - control flow inside this module
@@ -63,6 +65,7 @@ class Journey:
         self.findings: list[Finding] = []
         self.result = RunResult(scene)
         self.observe = observe
+        self.before_run: Callable[[], None] = lambda: None
         self._probe = probe
         self._now = Transition("load", "A", "-")
         self._loader = Loader(self.machine, scene, self.kernel_a)
@@ -209,13 +212,10 @@ class Journey:
     # ---- one movement of pages ---------------------------------------------------------------------------------
 
     def _start_move(self, name: str) -> Movement:
-        machine, arch = self.machine, self.scene.arch
         self._collect_events()
         move = movement.begin(self, name)
         pages = movement.stub_pages(self)
         self._forbid(movement.moving_pfns(self, pages), "A" if name == "suspend" else "B")
-        machine.break_outside([*pages, *(int(arch.direct(page)) for page in pages)])
-        self._tell(f"{name} begins")
         self._tell(f"{name} begins")
         return move
 
@@ -223,7 +223,7 @@ class Journey:
         machine = self.machine
         if self._probe is not None:
             self._probe.begin(machine, move.name)
-        outcome = self._run()
+        outcome = self._run_stub()
         if self._probe is not None:
             self._probe.end()
         machine.clear_break_in()
@@ -243,6 +243,29 @@ class Journey:
         self._tell(f"{move.name} moved")
         self.result.volatile = max(self.result.volatile, move.volatile, key=_bytes_of)
 
+    def _run_stub(self) -> ev.Outcome:
+        """Run until control leaves the stub for good.
+
+        An exception inside it goes to the handler of whose IDT is loaded; one that returns has not left, but is found.
+        """
+        machine, direct = self.machine, self.scene.arch.direct
+        pages = movement.stub_pages(self)
+        pages += [int(direct(page)) for page in pages]
+        check = checks.Outcome("exceptions")
+        for _ in range(MOST_EXCEPTIONS):
+            machine.break_outside(pages)
+            outcome = self._run()
+            fault = checks.just_delivered(machine)
+            if fault is None or not isinstance(outcome, ev.Breakpoint):
+                break
+            check = check if check.findings else checks.exception(self, fault)
+            machine.break_in([(page, page + PAGE_SIZE - 1) for page in pages])
+            outcome = self._run()
+            if not isinstance(outcome, ev.Breakpoint):
+                break
+        self._check(check)
+        return outcome
+
     def _collect_events(self) -> None:
         fresh = self.machine.events[self._progress.collected :]
         self._progress.collected = len(self.machine.events)
@@ -252,6 +275,7 @@ class Journey:
     # ---- running -----------------------------------------------------------------------------------------------
 
     def _run(self) -> ev.Outcome:
+        self.before_run()
         return self.machine.run(STAGE_LIMIT)
 
     def _break_once(self, linear: int) -> None:

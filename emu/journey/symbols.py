@@ -55,6 +55,36 @@ class Symbols:
                 return window.image, address - window.linear + window.image.org
         return None
 
+    def address_of(self, name: str, near: int = 0) -> int | None:
+        """The linear address of symbol ``name``: of the program at linear ``near`` first, then of any."""
+        here = self.image_at(near)
+        found = [
+            window.linear + window.image.symbols[name] - window.image.org
+            for window in self._windows
+            if name in window.image.symbols
+        ]
+        same = [
+            window.linear + window.image.symbols[name] - window.image.org
+            for window in self._windows
+            if here is not None and window.image is here[0] and name in window.image.symbols
+            and window.linear <= near < window.linear + window.size
+        ]  # fmt: skip
+        return (same or found or [None])[0]
+
+    def addresses_of(self, file: str, line: int) -> list[int]:
+        """Linear addresses of the first byte that each window has from ``file``:``line`` (file by its last parts)."""
+        found = []
+        for window in self._windows:
+            for entry in window.image.lines:
+                if entry.line == line and (entry.file == file or entry.file.endswith("/" + file)):
+                    found.append(window.linear + entry.address - window.image.org)
+                    break
+        return found
+
+    def names(self) -> list[str]:
+        """Every symbol, for completion."""
+        return sorted({name for window in self._windows for name in window.image.symbols})
+
     def place(self, address: int) -> Place:
         """The best description of linear ``address``."""
         found = self.image_at(address)

@@ -13,25 +13,39 @@ from emu.x86.sensitive import Sensitive, recognise
 MAX_INTERCEPTS = 48
 """Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run."""
 _LONGEST = 15
+_INDIRECT = frozenset({b"\xc2", b"\xc3", b"\xff"})
+_BRANCH_PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
+_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
+
+
+def _is_call(code: bytes) -> bool:
+    """CALL, near or far, direct or not, behind any prefixes."""
+    at = next((index for index, byte in enumerate(code) if byte not in _PREFIXES), 0)
+    return code[at] in (0xE8, 0x9A) or (code[at] == 0xFF and code[at + 1] >> 3 & 7 in (2, 3))
 
 
 class CodeMap:
-    """Scans each block that the engine translates."""
+    """Scans each block that the engine translates.
 
-    def __init__(self, cpu: Cpu, engine: Engine) -> None:
+    Intercepts at linear addresses in ``pinned`` are never dropped; ``indirect`` holds the linear addresses of
+    64-bit instructions that may be near indirect branches.
+    """
+
+    def __init__(self, cpu: Cpu, engine: Engine, pinned: set[int]) -> None:
         self._cpu = cpu
         self._engine = engine
         self._pfns: set[int] = set()
         self._known: dict[int, Sensitive | None] = {}
         self._found: list[int] = []
-        self.pinned: set[int] = set()
+        self.pinned = pinned
+        self.indirect: set[int] = set()
 
     def scan(self, linear: int, size: int) -> bool:
         """A block at ``linear`` was just translated.  True: :meth:`settle` is needed before it may run.
 
         Called from inside the translator's loop, so nothing is changed in the engine here.
         """
-        code = self._cpu.peek(linear, size) or b""
+        code = self._cpu.peek(linear, size + _LONGEST) or b""  # a privileged one may be only half translated at CPL 3
         walked = self._cpu.walk(linear)
         if walked.physical is not None:
             self._pfns.add(walked.physical >> PAGE_SHIFT)
@@ -41,8 +55,12 @@ class CodeMap:
                     self._pfns.add(behind.physical >> PAGE_SHIFT)
         at, bits = 0, self._cpu.bits
         for length in lengths(code, bits):
+            if at >= size:
+                break
             insn = recognise(code[at : at + length], bits)
             address = linear + at
+            if bits == 64 and code[at : at + length].lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT:
+                self.indirect.add(address)
             if insn is not None:
                 self._known[address] = insn
                 if address not in self._engine.intercepts:
@@ -63,9 +81,9 @@ class CodeMap:
         intercepts = self._engine.intercepts
         if len(intercepts) < MAX_INTERCEPTS:
             return
-        oldest = next((address for address in intercepts if address not in self.pinned), None)
-        if oldest is not None:
-            self._engine.remove_intercept(oldest)
+        for address in [address for address in intercepts if address not in self.pinned][: MAX_INTERCEPTS // 4]:
+            self._engine.remove_intercept(address)
+        self._engine.flush_code()  # blocks of other address spaces hold such instructions too
 
     def at(self, linear: int) -> Sensitive | None:
         """The sensitive instruction at ``linear`` under the present mapping, or None."""
@@ -80,8 +98,10 @@ class CodeMap:
         return recognise(code[: sizes[0]], bits) if sizes else None
 
     def stores(self, linear: int) -> bool:
-        """True if the instruction at ``linear`` stores to memory."""
+        """True if the instruction at ``linear`` stores to memory and does not end a block (calls, repeated strings)."""
         code = self._cpu.peek(linear, _LONGEST) or b""
+        if recognise(code, self._cpu.bits) is not None or _is_call(code):
+            return False
         operands = memory_operands(code, self._cpu.bits, lambda _index: 0, linear)
         return any(kind == "write" for _, _, kind in operands)
 

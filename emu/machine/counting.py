@@ -78,11 +78,17 @@ class Counting:
         self._executed = engine_next
         self._done = (self._done if under_way else 0) + counted
 
-    def interrupted(self, address: int) -> None:
-        """Control leaves for a handler at ``address``: a repeated instruction under way there has not retired."""
-        if self._repeated == address and self._resumes_at == self.ticks and self._executed:
+    def interrupted(self, address: int) -> bool:
+        """Control leaves for a handler at ``address``: a repeated instruction under way there has not retired.
+
+        True if there is one.
+        """
+        under_way = self._repeated == address and self._resumes_at == self.ticks
+        if under_way and self._executed:
             self.iterations += 1
+        if under_way:
             self._repeated = -1
+        return under_way
 
     def position(self, address: int) -> Position:
         """Where the run is, with control at linear ``address``."""

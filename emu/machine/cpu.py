@@ -18,7 +18,7 @@ from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
 from emu.x86.paging import Access, PageFault, PagingMode, PagingState, Walk, mode_of, walk
-from emu.x86.segments import SegmentCache, TableRegister
+from emu.x86.segments import SegmentCache, SystemType, TableRegister
 
 PDPT_PAGE = 0xFEFFF000
 """Physical page that no guest map contains: holds the PDPTEs that the processor latched at the last CR3 load.
@@ -115,6 +115,7 @@ class Cpu:
             cpl=engine.cpl,
             cs_long=bool(flags >> 21 & 1),
             cs_db=bool(flags >> 22 & 1),
+            tss16=engine.tr.flags >> 8 & 0x1D == SystemType.TSS16_AVAILABLE,
         )
 
     def mode(self) -> str:
@@ -144,6 +145,8 @@ class Cpu:
         """The guest executed MOV to CR3 with ``value``; the engine has it in its own CR3 already."""
         if self._guest_cr3 is not None:
             self._guest_cr3 = value
+        elif self.engine.cr(3) != value:  # the no-flush bit, which the engine would keep
+            self.engine.set_cr(3, value)
         self.settle_pdptes()
 
     # ---- linear memory -----------------------------------------------------------------------------------------

@@ -74,12 +74,22 @@ class CpuState:
 
     def find_efer(self, before: int, change: Callable[[], int]) -> None:
         """Find EFER: the one quadword that holds ``before`` and then the value that ``change()`` writes."""
-        spots = [offset for offset in range(_CR, _EFER_SEARCH_END, 8) if self._peek(offset) == before]
+        first = self._search_space()
         after = change()
-        spots = [offset for offset in spots if self._peek(offset) == after]
+        second = self._search_space()
+        pair = struct.Struct("<Q")
+        spots = [
+            offset
+            for offset in range(_CR, min(len(first), len(second)) - 7, 8)
+            if pair.unpack_from(first, offset)[0] == before and pair.unpack_from(second, offset)[0] == after
+        ]
         if len(spots) != 1:
             raise EngineError(f"EFER was found at {len(spots)} places of the state", hint="install unicorn==2.1.4")
         self._efer_at = spots[0]
+
+    def _search_space(self) -> bytes:
+        """What of the state and behind it is mapped: the state's own end is not known."""
+        return process_memory(self._address, _EFER_SEARCH_END)
 
     def _peek(self, offset: int) -> int:
         return ctypes.c_uint64.from_address(self._address + offset).value
@@ -127,6 +137,10 @@ class CpuState:
     def dr(self, index: int) -> int:
         """Debug register 0 to 7."""
         return self._u64(_DR + 8 * index)
+
+    def set_dr(self, index: int, value: int) -> None:
+        """Set a debug register with no side effect (DR6 and DR7 bits that arm nothing)."""
+        self._set_u64(_DR + 8 * index, value)
 
     @property
     def efer(self) -> int:

@@ -42,6 +42,7 @@ _MARKED: Final = (
     x86_const.UC_X86_REG_RDX,
     x86_const.UC_X86_REG_RBX,
 )
+_DB: Final = 1
 MSR_EFER: Final = 0xC0000080
 _FPU_SSE: Final = (
     *((f"st{i}", x86_const.UC_X86_REG_ST0 + i) for i in range(8)),
@@ -67,7 +68,8 @@ class StopKind(Enum):
 class EngineStop:
     """``executed`` counts instructions and rep iterations that retired; ``vector``... describe a FAULT.
 
-    ``software`` is true for INT n, INT3 and INTO, where ``rip`` is the instruction and ``next_rip`` the one behind it.
+    ``software`` is true for INT n, INT3 and INTO, where RIP is ``next_rip`` already; ``trap`` for a #DB by TF, which
+    comes behind an instruction that retired.
     """
 
     kind: StopKind
@@ -76,7 +78,7 @@ class EngineStop:
     error_code: int = 0
     cr2: int = 0
     software: bool = False
-    rip: int = 0
+    trap: bool = False
     next_rip: int = 0
     detail: str = ""
 
@@ -101,8 +103,9 @@ class Engine(CpuState):
         self._pending: EngineStop | None = None
         self._failure: BaseException | None = None
         self._passing = -1
+        self.running = False
         self._limit = 0
-        self._begin = 0
+        self._begin = self._dr6 = 0
         self._skipped = 0
         self._again = self._last_rcx = -1
         self._last = (-1, -1)
@@ -198,6 +201,11 @@ class Engine(CpuState):
 
         return call
 
+    def _unhook(self, handle: int) -> None:
+        cr2 = self.cr(2)  # as in forget_code
+        _LIB.uc_hook_del(self._handle, ctypes.c_size_t(handle))
+        self.set_cr(2, cr2)
+
     def _add_standing_hooks(self) -> None:
         edge = _EDGE_HOOK(self._guarded(self._on_edge, None))
         self._keep.append(edge)
@@ -231,26 +239,38 @@ class Engine(CpuState):
             return (counter, self.rip) == (1, self._begin)
         return True
 
+    def end_behind(self) -> None:
+        """Inside a callback of an instruction: the run ends when it has retired."""
+        self._skipped = self._limit - (self._counter.value - self._skipped)
+        self._counter.value = self._limit
+
     def _counted_twice(self, linear: int) -> None:
         """Count the instruction once, and end the run behind it.
 
         Its block must not be found again without notice, so :meth:`run` drops all blocks before it goes on.
         """
-        self._skipped = self._limit - self._counter.value
-        self._counter.value = self._limit - 1
+        self.end_behind()
+        self._counter.value -= 1
         self._again = linear
 
     def _on_code(self, _uc: object, address: int, _size: int, _data: object) -> None:
         if address in (self._passing, self._again):
             return
-        self._last, self._last_rcx = (address, self._counter.value), self.gpr(RCX)
+        if self._last == (address, self._counter.value) and self._last_rcx == self.gpr(RCX):
+            return  # another hook on the same instruction
         if self.on_intercept(address):
             self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
+        self._last, self._last_rcx = (address, self._counter.value), self.gpr(RCX)
 
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         error_code, software, next_rip, cr2 = self.exception()
-        executed = self.ticks_in_run()
-        self._stop(EngineStop(StopKind.FAULT, executed, vector, error_code, cr2, software, self.rip, next_rip))
+        trap = vector == _DB and self._is_trap()
+        executed = self.ticks_in_run() + trap
+        self._stop(EngineStop(StopKind.FAULT, executed, vector, error_code, cr2, software, trap, next_rip))
+
+    def _is_trap(self) -> bool:
+        """A #DB by TF, behind an instruction that retired; an execution breakpoint would have set a new bit of DR6."""
+        return bool(self.rflags >> 8 & 1) and not self.dr(6) & ~self._dr6 & 0xF
 
     def _on_undefined(self, _uc: object, _data: object) -> bool:
         self._stop(EngineStop(StopKind.FAULT, self.ticks_in_run(), vector=6))
@@ -266,7 +286,7 @@ class Engine(CpuState):
         """Undo :meth:`intercept`."""
         handle = self._intercepts.pop(address, None)
         if handle is not None:
-            _LIB.uc_hook_del(self._handle, ctypes.c_size_t(handle))
+            self._unhook(handle)
             self.forget_code(address, 1)
 
     def intercept_range(self, begin: int, end: int) -> int:
@@ -293,9 +313,22 @@ class Engine(CpuState):
         self.flush_code()
         return handle
 
+    def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
+        """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
+
+        def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
+            if self._again < 0 or self._counter.value != self._limit:
+                callback(address, size)
+
+        wrapped = _WRITE_HOOK(self._guarded(hook, None))
+        self._keep.append(wrapped)
+        handle = self._hook(unicorn_const.UC_HOOK_MEM_READ, wrapped, begin, end)
+        self.flush_code()
+        return handle
+
     def unwatch(self, handle: int) -> None:
         """Remove a hook that :meth:`watch_writes` or :meth:`intercept_range` gave."""
-        _LIB.uc_hook_del(self._handle, ctypes.c_size_t(handle))
+        self._unhook(handle)
         self.flush_code()
 
     def hook_ports(self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
@@ -335,10 +368,12 @@ class Engine(CpuState):
 
     def forget_code(self, linear: int, size: int) -> None:
         """Drop translated blocks at a linear range under the present mapping; nothing where it is not mapped."""
+        cr2 = self.cr(2)  # the engine looks the address up as a fetch would, and leaves the fault of a miss behind
         try:
             self._uc.ctl_remove_cache(linear, linear + size)
         except UcError:
             self._uc.ctl_flush_tb()
+        self.set_cr(2, cr2)
 
     def flush_tlb(self) -> None:
         """Drop every cached translation (after a host write to page tables, or a restored context)."""
@@ -348,20 +383,26 @@ class Engine(CpuState):
 
     def _raw_run(self, count: int) -> EngineStop:
         self._pending = None
-        self._begin, self._limit = self.rip, count
+        self._begin, self._limit, self._dr6 = self.rip, count, self.dr(6)
         if self._again >= 0:
             self.flush_code()
         self._skipped, self._again, self._last = 0, -1, (-1, -1)
+        cr2 = self.cr(2)
+        self.running = True
         status = _LIB.uc_emu_start(
             self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(count)
         )
+        self.running = False
+        # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and by
+        # a page fault only, and neither happens in here: both are done by those who call.
+        self.set_cr(2, cr2)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         if self._pending is not None:
             return self._pending
         if status:
-            return EngineStop(StopKind.BUS, self.ticks_in_run(), detail=str(UcError(status)))
+            return EngineStop(StopKind.BUS, self._counter.value - self._skipped, detail=str(UcError(status)))
         return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self._skipped)
 
     def ticks_in_run(self) -> int:
@@ -407,6 +448,15 @@ class Engine(CpuState):
     def settle(self) -> None:
         """Make the translator follow registers that were set one by one (:meth:`set_cr`, :meth:`set_segment`, efer)."""
         self.digest(self.rflags)
+
+    def close(self) -> None:
+        """Give the engine's memory back; nothing but another call of this may follow."""
+        if self._address:
+            self._address, self._view = 0, memoryview(b"")
+            self._keep.clear()
+            self._intercepts.clear()
+            finalizer: Callable[[], object] = self._uc._Uc__finalizer  # noqa: SLF001 - the binding has no close
+            finalizer()
 
     def save(self) -> object:
         """All processor state, opaque; restore with :meth:`restore` on this engine."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import memory_operands
-from emu.machine.events import Hazard
+from emu.machine.events import Hazard, Position
 from emu.machine.ram import Ram
 from emu.units import PAGE_MASK, PAGE_SHIFT
 from emu.x86.bits import Cr4
@@ -47,6 +47,15 @@ def _paged(ram: Ram) -> Callable[[int, int], int]:
     return read
 
 
+@dataclass(frozen=True, slots=True)
+class HazardState:
+    """The windows that are open, what was said of them, and the last serialising instruction (tick, pc, position)."""
+
+    stale: tuple[_Stale, ...]
+    said: frozenset[tuple[str, _Stale]]
+    serial: tuple[int, int, Position]
+
+
 class Hazards:
     """The windows that are open now, for one machine."""
 
@@ -60,6 +69,20 @@ class Hazards:
         self.serial = 0
         self.serial_pc = 0
         self.serial_position = machine.count.position(0)
+
+    @property
+    def state(self) -> HazardState:
+        """All of it, as a value."""
+        serial = (self.serial, self.serial_pc, self.serial_position)
+        return HazardState(tuple(self._stale), frozenset(self._said), serial)
+
+    @state.setter
+    def state(self, state: HazardState) -> None:
+        self._close()
+        self._stale, self._said = list(state.stale), set(state.said)
+        self.serial, self.serial_pc, self.serial_position = state.serial
+        if self._stale:
+            self._window = self._machine.watch_instructions(self._look)
 
     @property
     def watching(self) -> bool:

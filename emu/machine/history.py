@@ -15,11 +15,10 @@ from typing import NamedTuple
 from emu.errors import EngineError
 from emu.machine import events as ev
 from emu.machine.machine import Machine, MachineSnapshot
-from emu.machine.ram import RamSnapshot
 
-EVERY = 200_000
+EVERY = 100_000
 """Ticks between checkpoints at first; doubled whenever the history outgrows MOST_BYTES."""
-MOST_BYTES = 200 << 20
+MOST_BYTES = 240 << 20
 
 
 class Instant(NamedTuple):
@@ -48,6 +47,7 @@ class History:
         self.checkpoints: list[Checkpoint] = []
         self.events: list[ev.Event] = []
         self._versions: dict[int, list[tuple[int, bytes]]] = {}
+        self._changed: list[list[int]] = []
         self._based_on = 0
         self._bytes = 0
         self.end = Instant(0, 0)
@@ -82,7 +82,9 @@ class History:
         """Take a checkpoint here."""
         machine = self.machine
         index = len(self.checkpoints)
-        for pfn, before in machine.ram.rebase().items():
+        changes = machine.ram.rebase()
+        self._changed.append(list(changes))
+        for pfn, before in changes.items():
             versions = self._versions.setdefault(pfn, [(-1, before)])
             if versions == [(-1, before)]:
                 self._bytes += len(before)
@@ -105,6 +107,12 @@ class History:
         kept = [index for index, one in enumerate(self.checkpoints) if one.barrier or index % 2 == 0 or index == self._based_on]
         new_index = {old: new for new, old in enumerate(kept)}
         self.checkpoints = [self.checkpoints[index] for index in kept]
+        merged: list[list[int]] = []
+        behind = -1
+        for index in kept:
+            merged.append(sorted({pfn for changed in self._changed[behind + 1 : index + 1] for pfn in changed}))
+            behind = index
+        self._changed = merged
         self._bytes = 0
         for pfn, versions in self._versions.items():
             thinned: dict[int, bytes] = {}
@@ -137,17 +145,21 @@ class History:
     def restore(self, index: int) -> None:
         """The machine is at checkpoint ``index`` again, and remembers its events up to there."""
         machine, one = self.machine, self.checkpoints[index]
-        wanted = set(machine.ram.dirty_pfns())
-        low, high = sorted((index, self._based_on))
-        for pfn, versions in self._versions.items():
-            if any(low < version <= high for version, _ in versions):
-                wanted.add(pfn)
-        pages = {pfn: self._content(pfn, index) for pfn in wanted}
-        kept = RamSnapshot({pfn: page for pfn, page in pages.items() if page is not None})
-        machine.restore(replace(one.state, ram=kept, events=min(one.state.events, len(machine.events))))
+        pages: dict[int, bytes] = {}
+        if index != self._based_on:
+            low, high = sorted((index, self._based_on))
+            for changed in self._changed[low + 1 : high + 1]:
+                for pfn in changed:
+                    pages[pfn] = self._content(pfn, index)
+        self._based_on = index
+        concerned = machine.ram.rewind(pages)
+        machine.restore(replace(one.state, events=min(one.state.events, len(machine.events))), changed=concerned)
 
-    def _content(self, pfn: int, index: int) -> bytes | None:
-        versions = self._versions.get(pfn)
-        if versions is None:
-            return None
-        return versions[max(bisect_right([version for version, _ in versions], index) - 1, 0)][1]
+    def _content(self, pfn: int, index: int) -> bytes:
+        """A page that changed somewhere in the recording, as it was at checkpoint ``index``."""
+        versions = self._versions[pfn]
+        return versions[max(bisect_right(versions, index, key=_version_index) - 1, 0)][1]
+
+
+def _version_index(version: tuple[int, bytes]) -> int:
+    return version[0]

@@ -7,21 +7,32 @@ raise is delivered, or the engine runs it and what changed is put on the event s
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emu.machine import events as ev
 from emu.machine.cpustate import RAX, RCX, RDX
 from emu.x86 import control as rules
-from emu.x86.bits import Cr4, Eflags, Efer, Msr
+from emu.x86.bits import Cr4, Dr6, Dr7, Efer, Eflags, Msr
 from emu.x86.control import Refusal
 from emu.x86.exceptions import Vector
+from emu.x86.paging import is_canonical
 from emu.x86.sensitive import SERIALIZING, Kind, Sensitive
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
+_STRING_IO = frozenset({0x6C, 0x6D, 0x6E, 0x6F})
 _OURS = {Msr.TSC: 0, Msr.APIC_BASE: 0xFEE00900 & ~0x800}
 """MSRs that the engine forgets, with their values at power-on (no local APIC: its enable bit is clear)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionState:
+    """Registers that the engine forgets: MSRs by number, CR8."""
+
+    msrs: tuple[tuple[int, int], ...]
+    cr8: int
 
 
 class Instructions:
@@ -48,9 +59,19 @@ class Instructions:
             Kind.SYSCALL: self._syscall,
             Kind.INVLPG: self._invlpg,
             Kind.DR_WRITE: self._dr_write,
+            Kind.DR_READ: self._dr_read,
         }
         self.msrs: dict[int, int] = dict(_OURS)
         self.cr8 = 0
+
+    @property
+    def state(self) -> InstructionState:
+        """What is kept here and not in the engine, as a value."""
+        return InstructionState(tuple(self.msrs.items()), self.cr8)
+
+    @state.setter
+    def state(self, state: InstructionState) -> None:
+        self.msrs, self.cr8 = dict(state.msrs), state.cr8
 
     def execute(self, insn: Sensitive) -> None:
         """Do ``insn``, which is at RIP."""
@@ -78,6 +99,8 @@ class Instructions:
         machine.cpu.rip = (machine.cpu.rip + insn.size) & mask
         machine.engine.clear_interrupt_shadow()
         machine.count.pass_time(1)
+        if machine.cpu.rflags & Eflags.TF:
+            machine.faults.single_step()
 
     def _changed(self, register: str, old: int, new: int) -> None:
         if old != new:
@@ -96,6 +119,10 @@ class Instructions:
             return
         if number == 8:
             self.cr8 = new & 0xF
+            self._retire(insn)
+            return
+        if number == 2:
+            machine.cpu.cr2 = new
             self._retire(insn)
             return
         check = {0: rules.check_cr0_write, 3: rules.check_cr3_write, 4: rules.check_cr4_write}.get(number)
@@ -143,14 +170,29 @@ class Instructions:
         machine = self._machine
         state, number = machine.cpu.control(), insn.register
         value = machine.engine.gpr(insn.general) if machine.cpu.bits == 64 else 0
-        if state.cpl:
-            self._refused(Refusal(Vector.GP, 0, f"MOV to DR{number} at CPL {state.cpl} (SDM 2B MOV DRn)"))
-        elif number in (4, 5) and state.cr4 & Cr4.DE:
-            self._refused(Refusal(Vector.UD, None, f"there is no DR{number} while CR4.DE=1 (SDM 3B 18.2.2)"))
-        elif number >= 6 and value >> 32:
+        if self._dr_refused(state, number):
+            return
+        if number >= 6 and value >> 32:
             self._refused(Refusal(Vector.GP, 0, f"upper half of DR{number} set (SDM 3B 18.2.6)"))
         else:
             self._native(insn)
+
+    def _dr_read(self, insn: Sensitive) -> None:
+        if not self._dr_refused(self._machine.cpu.control(), insn.register):
+            self._native(insn)
+
+    def _dr_refused(self, state: rules.ControlState, number: int) -> bool:
+        """The rules of MOV to and from DR ``number`` alike; with DR7.GD set each raises #DB (SDM 3B 18.2.4)."""
+        engine = self._machine.engine
+        if state.cpl:
+            return self._refused(Refusal(Vector.GP, 0, f"MOV with DR{number} at CPL {state.cpl} (SDM 2B MOV DRn)"))
+        if number in (4, 5) and state.cr4 & Cr4.DE:
+            return self._refused(Refusal(Vector.UD, None, f"there is no DR{number} while CR4.DE=1 (SDM 3B 18.2.2)"))
+        if engine.dr(7) & Dr7.GD:
+            engine.set_dr(6, engine.dr(6) | Dr6.BD)
+            engine.set_dr(7, engine.dr(7) & ~Dr7.GD)
+            return self._refused(Refusal(Vector.DB, None, f"MOV with DR{number} while DR7.GD=1 (SDM 3B 18.2.4)"))
+        return False
 
     # ---- model-specific registers and time ---------------------------------------------------------------------
 
@@ -215,6 +257,8 @@ class Instructions:
         if self._refused(rules.check_io(state, rules.PortAccess(port, min(insn.operand, 4)), bitmap)):
             return
         machine.clock.now = machine.count.ticks
+        if insn.repeat and insn.opcode in _STRING_IO:
+            machine.count.before_iteration(machine.cpu.pc, machine.count.ticks, 0, engine_next=True)
         self._native(insn)
 
     def _port(self, insn: Sensitive) -> int:
@@ -256,6 +300,13 @@ class Instructions:
         machine.halt()
 
     def _iret(self, insn: Sensitive) -> None:
+        machine = self._machine
+        if insn.operand == 8 and machine.cpu.bits == 64:
+            raw = machine.cpu.peek(machine.cpu.rsp, 8)
+            target = int.from_bytes(raw, "little") if raw is not None and len(raw) == 8 else 0
+            if not is_canonical(target, machine.cpu.paging().mode):
+                self._refused(Refusal(Vector.GP, 0, f"IRETQ to {target:#x}, which is not canonical (SDM 2A IRET)"))
+                return
         if self._native(insn):
             self._machine.cpu.nmi_blocked = False
 

@@ -22,17 +22,18 @@ from emu.machine.devices.board import Board, pc_devices
 from emu.machine.devices.clock import Clock
 from emu.machine.devices.signals import ConsoleLine, DeviceSignal, ExitRequest, HostRequest
 from emu.machine.engine import Engine, EngineStop, StopKind
-from emu.machine.hazards import Hazards
-from emu.machine.instructions import Instructions
+from emu.machine.faults import Faults
+from emu.machine.hazards import Hazards, HazardState
+from emu.machine.instructions import Instructions, InstructionState
 from emu.machine.owners import Owner, Owners
 from emu.machine.policy import Policy
 from emu.machine.ram import Ram, RamSnapshot
 from emu.machine.strings import STORING, StringMover
+from emu.machine.watches import Touched, Watches
 from emu.units import PAGE_SIZE
 from emu.x86.bits import PHYS_MASK, Eflags
-from emu.x86.delivery import Delivered, EventKind, NotModelled, deliver
-from emu.x86.delivery import Event as Interruption
-from emu.x86.exceptions import Vector, has_error_code
+from emu.x86.delivery import EventKind
+from emu.x86.exceptions import Vector
 from emu.x86.sensitive import Kind, Sensitive
 
 SLICE = 4_000_000
@@ -50,6 +51,8 @@ class MachineSnapshot:
     owners: dict[int, Owner]
     events: int
     nmi_pending: bool
+    instructions: InstructionState
+    hazards: HazardState
     deliveries: int
 
 
@@ -72,13 +75,16 @@ class Machine:
         self.count = Counting()
         self.owners = Owners()
         self.policy = Policy(self)
-        self.code = CodeMap(self.cpu, self.engine)
+        self.breakpoints: set[int] = set()
+        self.code = CodeMap(self.cpu, self.engine, self.breakpoints)
+        self.faults = Faults(self)
         self.instructions = Instructions(self)
         self.hazards = Hazards(self)
         self.events: list[ev.Event] = []
         self.listeners: list[Callable[[ev.Event], None]] = []
-        self.breakpoints: set[int] = set()
         self._break_ranges: list[tuple[int, int, int]] = []
+        self.watches = Watches(self)
+        self._device = ""
         self._mover = StringMover(self.cpu, self._host_store)
         self._outcome: ev.Outcome | None = None
         self._resumed_at = (-1, -1)
@@ -91,6 +97,7 @@ class Machine:
         self._look: Callable[[int], None] | None = None
         self._flush = False
         self.nmi_pending = False
+        self._undo: list[tuple[int, bytes]] = []
         self.deliveries = 0
         self.pause_at: int | None = None
         self.on_pause: Callable[[], None] = lambda: None
@@ -105,7 +112,7 @@ class Machine:
             for first, last in ((start, min(end, PDPT_PAGE)), (max(start, PDPT_PAGE + PAGE_SIZE), end)):
                 if first < last:
                     self.engine.map_hole(first, last - first, self._hole_read, self._hole_write)
-        self.engine.on_rom_write(lambda address, size, _value: self._bus_error(address, size, "store into ROM"))
+        self.engine.on_rom_write(self._rom_write)
         self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
         self.engine.on_intercept = self._on_intercept
         self.engine.on_new_code = self.code.scan
@@ -141,6 +148,12 @@ class Machine:
     def _hole_write(self, address: int, size: int, _value: int) -> None:
         self._bus_error(address, size, "store into a hole")
 
+    def _rom_write(self, address: int, size: int, _value: int) -> None:
+        """The engine is about to store into ROM all the same: the run ends behind the store, and it is undone."""
+        self._bus_error(address, size, "store into ROM")
+        self._undo.append((address, self.ram.read(address, size)))
+        self.engine.end_behind()
+
     def _signal(self, signal: DeviceSignal) -> None:
         match signal:
             case ExitRequest(status):
@@ -153,8 +166,10 @@ class Machine:
                 self.emit(ev.ConsoleLine(*self.here(), "post", f"{signal.value:02x}"))
 
     def _dma(self, address: int, data: bytes, name: str) -> None:
+        self._device = name
         self.policy.device_store(address, data, name)
         self.ram.write(address, data)
+        self._device = ""
 
     # ---- running -----------------------------------------------------------------------------------------------
 
@@ -214,8 +229,10 @@ class Machine:
             self.board.bus.advance(self.clock.now)
 
     def stop(self, outcome: ev.Outcome) -> None:
-        """End the present run with ``outcome`` at the next boundary."""
+        """End the present run with ``outcome`` at the next boundary; also from inside a callback of the engine."""
         self._outcome = outcome
+        if self.engine.running:
+            self.engine.end_behind()
 
     def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
         if self._flush:
@@ -226,7 +243,9 @@ class Machine:
         self._run_start, self._run_budget, self._uncharged = self.count.ticks, budget, 0
         self.engine.clear_exception()
         stop = self.engine.run(budget, passing=passing)
-        self.count.pass_time(self._run_start + stop.executed + self._uncharged - self.count.ticks)
+        while self._undo:
+            self.ram.write_rom(*self._undo.pop())
+        self.count.pass_time(self._run_start + self.faults.executed(stop) + self._uncharged - self.count.ticks)
         return stop
 
     def sync_time(self) -> None:
@@ -239,7 +258,7 @@ class Machine:
         if stop.kind is StopKind.NEW_CODE:
             self.code.settle()
         elif stop.kind is StopKind.FAULT:
-            self._fault(stop)
+            self.faults.fault(stop)
         elif stop.kind is StopKind.INTERCEPT:
             self._intercepted()
         elif stop.kind is StopKind.BUS:
@@ -275,7 +294,7 @@ class Machine:
         self.sync_time()
         engine_done = self.engine.ticks_in_run()
         budget = self._run_tick_budget - engine_done - self._uncharged
-        done = 0 if self.plain_strings or self.hazards.watching else self._mover.run(insn, budget)
+        done = 0 if self.plain_strings or self.hazards.watching or self.watches.reads else self._mover.run(insn, budget)
         # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
         charge = max(0, self._run_budget - engine_done - (budget - done))
         self.engine.add_ticks(charge)
@@ -290,14 +309,20 @@ class Machine:
         insn, self._stop_insn = self._stop_insn, None
         if insn is not None and self._outcome is None:
             self.instructions.execute(insn)
+            trap, self.faults.waiting = self.faults.waiting, None
+            if trap is not None:
+                self.faults.fault(trap)
 
     def step_over(self) -> EngineStop | None:
         """Let the engine run the intercepted instruction at RIP natively; a fault is delivered, and returned."""
         pc = self.cpu.pc
         while True:
             stop = self._engine_run(1, passing=pc)
+            if stop.trap:
+                self.faults.waiting = stop
+                return None
             if stop.kind is StopKind.FAULT:
-                self._fault(stop)
+                self.faults.fault(stop)
                 return stop
             if stop.kind is StopKind.NEW_CODE:
                 self.code.settle()
@@ -314,12 +339,12 @@ class Machine:
             if self.engine.interrupt_shadow:
                 return True
             self.nmi_pending, self.cpu.nmi_blocked = False, True
-            self._interrupt(Vector.NMI, EventKind.NMI)
+            self.faults.interrupt(Vector.NMI, EventKind.NMI)
         if self.board.pic.pending_vector() is None or not self.cpu.rflags & Eflags.IF:
             return False
         if self.engine.interrupt_shadow:
             return True
-        self._interrupt(self.board.pic.acknowledge(), EventKind.EXTERNAL)
+        self.faults.interrupt(self.board.pic.acknowledge(), EventKind.EXTERNAL)
         return self.board.pic.pending_vector() is not None and bool(self.cpu.rflags & Eflags.IF)
 
     def inject_nmi(self) -> None:
@@ -328,45 +353,11 @@ class Machine:
 
     def inject_irq(self, vector: int) -> None:
         """An external interrupt with ``vector`` is taken at this boundary, whatever IF says (a debugger's tool)."""
-        self._interrupt(vector, EventKind.EXTERNAL)
-
-    def _interrupt(self, vector: int, kind: EventKind) -> None:
-        self.count.interrupted(self.cpu.pc)
-        self.emit(ev.Interrupt(*self.here(), vector, kind is EventKind.NMI))
-        self._deliver(Interruption(vector, None, kind))
+        self.faults.interrupt(vector, EventKind.EXTERNAL)
 
     def raise_fault(self, vector: int, error_code: int | None, *, cr2: int | None = None, reason: str = "") -> None:
         """Deliver an exception for the instruction at RIP; ``reason`` says which rule it broke, where one of ours did."""
-        self.count.interrupted(self.cpu.pc)
-        code = error_code if has_error_code(vector) else None
-        seen = cr2 if cr2 is not None else self.cpu.cr2
-        self.emit(ev.Fault(*self.here(), vector, code, seen, self.cpu.mode(), reason))
-        kind = EventKind.TRAP if vector == Vector.DB and not self.engine.dr(6) & 0xF else EventKind.FAULT
-        self._deliver(Interruption(vector, code, kind, cr2=cr2))
-
-    def _fault(self, stop: EngineStop) -> None:
-        if not stop.software:
-            cr2 = stop.cr2 if stop.vector == Vector.PF else None
-            self.raise_fault(stop.vector, stop.error_code & 0xFFFF, cr2=cr2)
-            return
-        kind = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}.get(Vector(stop.vector)) if stop.vector < 32 else None
-        self.cpu.rip = stop.rip
-        self.emit(ev.Fault(*self.here(), stop.vector, None, self.cpu.cr2, self.cpu.mode()))
-        self._deliver(Interruption(stop.vector, None, kind or EventKind.SOFTWARE_INT, next_rip=stop.next_rip))
-        self.count.pass_time(1)
-
-    def _deliver(self, event: Interruption) -> None:
-        mode, pc = self.cpu.mode(), self.cpu.pc
-        result = deliver(self.cpu, event)
-        self.deliveries += 1
-        if isinstance(result, Delivered):
-            self.engine.clear_interrupt_shadow()
-            return
-        if isinstance(result, NotModelled):
-            self._outcome = ev.NotModelled(pc, result.reason)
-            return
-        chain = tuple(ev.Failure(a.vector, a.error_code, a.why) for a in result.chain)
-        self._outcome = ev.TripleFault(pc, chain, mode)
+        self.faults.raise_fault(vector, error_code, cr2=cr2, reason=reason)
 
     def _unfetchable(self, stop: EngineStop) -> None:
         """The engine cannot fetch from a hole; hardware fetches all-ones there, which is #UD."""
@@ -418,13 +409,33 @@ class Machine:
         self._look = None
         self.engine.unwatch(handle)
 
-    def _host_wrote(self, address: int, size: int) -> None:
-        if self.code.covers(address, size):
+    def _host_wrote(self, address: int, data: bytes) -> None:
+        if self.code.covers(address, len(data)):
             self._flush = True
+        self.watches.host_stored(address, data)
 
     def _host_store(self, physical: int, size: int, _linear: int) -> bool:
         """May the host store this range for a string instruction?  Not over translated code, nor against policy."""
-        return not self.code.covers(physical, size) and self.policy.allows(physical, size)
+        return (
+            not self.code.covers(physical, size)
+            and self.policy.allows(physical, size)
+            and self.watches.allows(physical, size)
+        )
+
+    def watch(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
+        """Call ``touched(physical, size, value, write)`` before each store (and read) in ``begin`` .. ``end`` inclusive.
+
+        Whatever stores: an instruction, a device, an exception frame.  The answer is for :meth:`unwatch`.
+        """
+        return self.watches.add(begin, end, touched, reads=reads)
+
+    def unwatch(self, number: int) -> None:
+        """End a :meth:`watch`."""
+        self.watches.remove(number)
+
+    def writer_now(self) -> str:
+        """Who is storing at this moment: a device by name, else the kernel whose phase it is."""
+        return self._device or self.policy.writer
 
     def write_tables(self, writes: Iterable[tuple[int, bytes]]) -> None:
         """Host edits of live page tables, followed by what a kernel's own flush would do."""
@@ -449,12 +460,18 @@ class Machine:
             owners=self.owners.snapshot(),
             events=len(self.events),
             nmi_pending=self.nmi_pending,
+            instructions=self.instructions.state,
+            hazards=self.hazards.state,
             deliveries=self.deliveries,
         )
 
-    def restore(self, state: MachineSnapshot) -> None:
-        """Go back to ``state``: guest-visible state is then equal byte for byte."""
-        changed = self.ram.restore(state.ram)
+    def restore(self, state: MachineSnapshot, *, changed: Iterable[int] | None = None) -> None:
+        """Go back to ``state``: guest-visible state is then equal byte for byte.
+
+        ``changed``: memory is back already, and these page frames changed on the way.
+        """
+        if changed is None:
+            changed = self.ram.restore(state.ram)
         if self.code.any_of(changed):
             self.engine.flush_code()
         self._flush = False
@@ -464,5 +481,13 @@ class Machine:
         self.owners.restore(state.owners)
         del self.events[state.events :]
         self.nmi_pending = state.nmi_pending
+        self.instructions.state = state.instructions
+        self.hazards.state = state.hazards
         self.deliveries = state.deliveries
         self.code.forget()
+
+    def close(self) -> None:
+        """Give all memory of the host back.  Only another close may follow."""
+        self.listeners.clear()
+        self.engine.close()
+        self.ram.close()

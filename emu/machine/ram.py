@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from emu.errors import EngineError
@@ -80,7 +80,7 @@ class Ram:
                 spans.append((start, end, True))
         self.banks = [_make_bank(start, end, rom=rom) for start, end, rom in sorted(spans)]
         self._starts = [bank.start for bank in self.banks]
-        self.on_host_write: Callable[[int, int], None] = lambda _address, _size: None
+        self.on_host_write: Callable[[int, bytes], None] = lambda _address, _data: None
 
     def holes(self, limit: int) -> Iterator[tuple[int, int]]:
         """Ranges (start, end) below physical ``limit`` that no bank backs."""
@@ -139,7 +139,7 @@ class Ram:
 
     def write(self, address: int, data: bytes) -> None:
         """The host's one way to write memory; bytes that fall on ROM or holes are dropped."""
-        self.on_host_write(address, len(data))
+        self.on_host_write(address, data)
         done = 0
         while done < len(data):
             at = address + done
@@ -155,7 +155,7 @@ class Ram:
         bank = self.bank_at(address)
         if bank is None or address + len(data) > bank.end:
             raise EngineError("no memory to program", where=show_phys(address))
-        self.on_host_write(address, len(data))
+        self.on_host_write(address, data)
         bank.view[address - bank.start : address - bank.start + len(data)] = data
 
     def page(self, pfn: int) -> bytes:
@@ -198,13 +198,26 @@ class Ram:
                 offset = (pfn << PAGE_SHIFT) - bank.start
                 before[pfn] = bank.base[offset : offset + PAGE_SIZE]
                 bank.base[offset : offset + PAGE_SIZE] = bank.view[offset : offset + PAGE_SIZE]
-        for first, behind in intervals(before):
+        self._drop_private(before)
+        return before
+
+    def rewind(self, pages: Mapping[int, bytes]) -> set[int]:
+        """Give up every private copy and make ``pages`` part of the base; the answer is the page frames concerned."""
+        concerned = {*self.dirty_pfns(), *pages}
+        for pfn, content in pages.items():
+            bank = self.bank_at(pfn << PAGE_SHIFT)
+            if bank is not None:
+                offset = (pfn << PAGE_SHIFT) - bank.start
+                bank.base[offset : offset + PAGE_SIZE] = content
+        self._drop_private(concerned)
+        return concerned
+
+    def _drop_private(self, pfns: Iterable[int]) -> None:
+        for first, behind in intervals(pfns):
             bank = self.bank_at(first << PAGE_SHIFT)
             if bank is not None:
-                bank.private.madvise(
-                    mmap.MADV_DONTNEED, (first << PAGE_SHIFT) - bank.start, (behind - first) << PAGE_SHIFT
-                )
-        return before
+                start = (first << PAGE_SHIFT) - bank.start
+                bank.private.madvise(mmap.MADV_DONTNEED, start, (behind - first) << PAGE_SHIFT)
 
     def snapshot(self) -> RamSnapshot:
         """Copies of the dirty pages."""
@@ -228,7 +241,9 @@ class Ram:
         return changed
 
     def close(self) -> None:
-        """Give the host memory back."""
+        """Give the host memory back; the engine must be closed before."""
         for bank in self.banks:
             bank.view.release()
             bank.base.close()
+        self.banks.clear()
+        self._starts.clear()

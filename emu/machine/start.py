@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emu.machine.cpustate import CS, ES, GS
 from emu.machine.machine import Machine
-from emu.x86.bits import Cr0, Cr4, Efer
+from emu.x86.bits import DR6_INITIAL, DR7_INITIAL, Cr0, Cr4, Efer
 from emu.x86.segments import SegmentCache, TableRegister
 
 _CODE_16, _DATA_16 = 0x009B00, 0x009300
@@ -31,6 +31,8 @@ def _apply(machine: Machine, *, rip: int, cr0: int, cr3: int, cr4: int, efer: in
     engine.ldtr = null
     engine.tr = SegmentCache(0, 0, 0xFFFF, 0x8B00)
     engine.rflags = 2
+    engine.set_dr(6, DR6_INITIAL)
+    engine.set_dr(7, DR7_INITIAL)
     engine.settle()
     engine.flush_tlb()
     engine.clear_exception()
@@ -53,6 +55,8 @@ def real_mode(machine: Machine, *, cs: int = 0, ip: int = 0x7C00) -> None:
 def reset(machine: Machine) -> None:
     """The reset state, SDM 3A table 10-1: CS base 0xFFFF0000, IP 0xFFF0."""
     real_mode(machine, cs=0xF000, ip=0xFFF0)
+    machine.engine.idtr = TableRegister(0, 0xFFFF)
+    machine.engine.set_cr(0, Cr0.CD | Cr0.NW | Cr0.ET)
     machine.engine.set_segment(CS, SegmentCache(0xF000, 0xFFFF0000, 0xFFFF, _CODE_16))
     machine.engine.settle()
 

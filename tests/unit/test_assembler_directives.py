@@ -106,7 +106,7 @@ def test_refusals(text: str, what: str) -> None:
 
 
 def test_a_misspelt_directive_or_symbol_gets_a_hint() -> None:
-    with pytest.raises(AssemblyError, match="did you mean .balign"):
+    with pytest.raises(AssemblyError, match=r"did you mean \.balign"):
         assemble_text(".baling 4")
     with pytest.raises(AssemblyError, match="did you mean swap_pages"):
         assemble_text("swap_pages: call swap_page")

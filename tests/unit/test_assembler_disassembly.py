@@ -32,7 +32,7 @@ def test_bad_bytes_are_one_bad_instruction_each() -> None:
 
 
 def test_a_truncated_instruction_is_bad() -> None:
-    assert [one.mnemonic for one in disassemble(b"\xe8\x00", 0, 32)][0] == "(bad)"
+    assert disassemble(b"\xe8\x00", 0, 32)[0].mnemonic == "(bad)"
 
 
 @pytest.mark.parametrize(("code", "bits"), [(b"", 64), (b"\x90", 8)])

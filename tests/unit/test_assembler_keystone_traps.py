@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keystone
 import pytest
 
+from emu.assembler import assemble_text, keystone_port
 from emu.assembler.capstone_port import decode
+from emu.errors import AssemblyError
 
 MODES = {16: keystone.KS_MODE_16, 32: keystone.KS_MODE_32, 64: keystone.KS_MODE_64}
 
@@ -43,6 +48,31 @@ def raw(bits: int, text: str) -> str | None:
 )
 def test_keystone_still_does_this(bits: int, text: str, wrong: str | None) -> None:
     assert raw(bits, text) == wrong
+
+
+@pytest.mark.parametrize(
+    ("bits", "text", "sign"),
+    [
+        (64, "movzbq %ah, %rax", "LLVM ERROR"),
+        (64, "mov %ah, %r8b", "LLVM ERROR"),
+        (16, "scasq (%bx,%si,0x1)", "only for determining the size"),
+        (64, "lodsl 0x4(%rax,%rbx,0x8)", "only for determining the size"),
+    ],
+)
+def test_what_ends_keystones_process_or_makes_it_print_is_refused_before_it(bits: int, text: str, sign: str) -> None:
+    alone = f"import keystone as k;e=k.Ks(k.KS_ARCH_X86,{MODES[bits]});e.syntax=k.KS_OPT_SYNTAX_ATT;e.asm({text!r})"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", alone], capture_output=True, text=True, check=False)
+    assert sign in done.stderr
+    with pytest.raises(AssemblyError):
+        assemble_text(text, bits=bits)
+
+
+@pytest.mark.parametrize(
+    "text", [".section .data", ".text", ".cfi_startproc", '.incbin "/etc/hostname"', "%define X 1"]
+)
+def test_no_directive_ever_reaches_keystone(text: str) -> None:
+    with pytest.raises(keystone_port.RejectedError, match="not a plain instruction"):
+        keystone_port.machine_code(text, 64)
 
 
 def test_capstone_reads_a_store_of_sse_in_sixteen_bit_code_as_mmx() -> None:

@@ -72,7 +72,7 @@ def test_reset_begins_under_4_gib_with_the_documented_registers() -> None:
     state = machine.cpu.registers()
     assert machine.cpu.pc == 0xFFFFFFF0
     assert (state["cs"], state["cs.base"], state["rip"], state["rflags"]) == (0xF000, 0xFFFF0000, 0xFFF0, 2)
-    assert (state["cr0"], state["cr3"], state["cr4"], state["efer"]) == (0x10, 0, 0, 0)
+    assert (state["cr0"], state["cr3"], state["cr4"], state["efer"]) == (0x60000010, 0, 0, 0)
     assert (state["idtr.base"], state["idtr.limit"]) == (0, 0xFFFF)
 
 

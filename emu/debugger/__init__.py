@@ -1,0 +1,1 @@
+"""Stepping through a jump, forwards and backwards."""

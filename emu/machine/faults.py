@@ -1,0 +1,175 @@
+"""Exceptions and interrupts of a running machine: what the engine reports, put right and delivered by our own rules.
+
+The engine never delivers anything.  It tells a vector; where it counts or places a fault otherwise than the
+processor does, the difference is made good here, before the event reaches the guest's tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emu.assembler.lengths import lengths, memory_operands
+from emu.machine import events as ev
+from emu.machine.cpu import Cpu
+from emu.machine.engine import EngineStop, StopKind
+from emu.x86.bits import U64, Dr6
+from emu.x86.delivery import Delivered, Event, EventKind, NotModelled, deliver
+from emu.x86.exceptions import Vector, has_error_code
+from emu.x86.paging import Access, is_canonical
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+_SOFTWARE = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}
+_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """A near branch at linear ``address``; ``stack`` is what has to be added to RSP to undo it."""
+
+    address: int
+    stack: int
+
+
+def _branch(cpu: Cpu, address: int) -> _Branch | None:
+    """The near indirect branch at ``address``, if it is one that would have led to where RIP is now."""
+    code = cpu.peek(address, 15) or b""
+    size = next(iter(lengths(code, 64)), 0)
+    at = next((index for index, byte in enumerate(code[:size]) if byte not in _PREFIXES), 0)
+    opcode, modrm = code[at : at + 1], code[at + 1] >> 3 & 7 if size > at + 1 else 0
+    if opcode in (b"\xc2", b"\xc3"):
+        taken = 8 + (int.from_bytes(code[at + 1 : at + 3], "little") if opcode == b"\xc2" else 0)
+        return _Branch(address, -taken) if _word(cpu, cpu.rsp - taken) == cpu.rip else None
+    if opcode == b"\xff" and modrm == 2:
+        return _Branch(address, 8) if _word(cpu, cpu.rsp) == address + size else None
+    if opcode == b"\xff" and modrm == 4 and _target(cpu, code[:size], at + 1, address) == cpu.rip:
+        return _Branch(address, 0)
+    return None
+
+
+def _word(cpu: Cpu, linear: int) -> int | None:
+    raw = cpu.peek(linear & U64, 8)
+    return int.from_bytes(raw, "little") if raw is not None and len(raw) == 8 else None
+
+
+def _target(cpu: Cpu, code: bytes, at: int, address: int) -> int | None:
+    """Where JMP r/m with its ModRM byte at ``at`` goes; segment overrides are left out."""
+    if code[at] >> 6 == 3:
+        extended = at > 1 and code[at - 2] & 0xF1 == 0x41
+        return cpu.engine.gpr(code[at] & 7 | (8 if extended else 0))
+    place = next(memory_operands(code, 64, cpu.engine.gpr, address), None)
+    return None if place is None else _word(cpu, place[0])
+
+
+class Faults:
+    """Delivery for one machine; ``delivered`` counts what was."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.waiting: EngineStop | None = None
+
+    # ---- what the engine stopped for -----------------------------------------------------------------------------
+
+    def executed(self, stop: EngineStop) -> int:
+        """Instructions that retired before ``stop``.
+
+        The engine counts an instruction when it has been fetched, and takes the one that faults for counted.
+        """
+        at_fetch = stop.kind is StopKind.FAULT and self._at_fetch(stop)
+        return max(0, stop.executed + at_fetch)
+
+    def _at_fetch(self, stop: EngineStop) -> bool:
+        cpu = self._machine.cpu
+        if stop.vector == Vector.PF and 0 <= stop.cr2 - cpu.pc < 15:
+            return cpu.walk(stop.cr2, Access(execute=True, user=cpu.cpl == 3)).physical is None
+        return stop.vector == Vector.GP and not self._canonical() and self._branch_here() is None
+
+    def fault(self, stop: EngineStop) -> None:
+        """Deliver the exception or software interrupt that the engine stopped for."""
+        if stop.software:
+            self._software_interrupt(stop)
+            return
+        reason = self._undo_branch(stop)
+        cr2 = stop.cr2 if stop.vector == Vector.PF else None
+        self.raise_fault(stop.vector, stop.error_code & 0xFFFF, cr2=cr2, reason=reason, trap=stop.trap)
+
+    def _software_interrupt(self, stop: EngineStop) -> None:
+        machine, cpu = self._machine, self._machine.cpu
+        kind = _SOFTWARE.get(Vector(stop.vector)) if stop.vector < 32 else None
+        two_bytes = cpu.peek(cpu.pc - 2, 2) == bytes((0xCD, stop.vector))
+        cpu.rip = stop.next_rip - (2 if two_bytes else 1)
+        machine.emit(ev.Fault(*machine.here(), stop.vector, None, cpu.cr2, cpu.mode()))
+        if self._deliver(Event(stop.vector, None, kind or EventKind.SOFTWARE_INT, next_rip=stop.next_rip)):
+            machine.count.pass_time(1)
+
+    # ---- branches out of the canonical space -----------------------------------------------------------------------
+
+    def _canonical(self) -> bool:
+        cpu = self._machine.cpu
+        return cpu.bits != 64 or is_canonical(cpu.rip, cpu.paging().mode)
+
+    def _branch_here(self) -> _Branch | None:
+        """The one near branch that can have led to RIP; None where several could."""
+        machine = self._machine
+        found = [branch for address in machine.code.indirect if (branch := _branch(machine.cpu, address)) is not None]
+        return found[0] if len(found) == 1 else None
+
+    def _undo_branch(self, stop: EngineStop) -> str:
+        """The processor raises #GP at the branch, its stack pointer unchanged; the engine does so at the target."""
+        if stop.vector != Vector.GP or self._canonical():
+            return ""
+        branch = self._branch_here()
+        if branch is None:
+            return ""
+        cpu = self._machine.cpu
+        target, cpu.rip, cpu.rsp = cpu.rip, branch.address, (cpu.rsp + branch.stack) & U64
+        return f"branch to {target:#x}, which is not canonical (SDM 2A CALL, JMP)"
+
+    # ---- raising ---------------------------------------------------------------------------------------------------
+
+    def raise_fault(
+        self, vector: int, error_code: int | None, *, cr2: int | None = None, reason: str = "", trap: bool = False
+    ) -> None:
+        """Deliver an exception for the instruction at RIP; ``reason`` says which rule it broke, where one of ours did.
+
+        ``trap``: the instruction before RIP retired, and raised it.
+        """
+        machine = self._machine
+        here = machine.here()
+        machine.count.interrupted(machine.cpu.pc)
+        code = error_code if has_error_code(vector) else None
+        seen = cr2 if cr2 is not None else machine.cpu.cr2
+        machine.emit(ev.Fault(*here, vector, code, seen, machine.cpu.mode(), reason))
+        self._deliver(Event(vector, code, EventKind.TRAP if trap else EventKind.FAULT, cr2=cr2))
+
+    def single_step(self) -> None:
+        """An instruction retired with TF set: #DB (SDM 3B 18.3.1.4)."""
+        engine = self._machine.engine
+        engine.set_dr(6, engine.dr(6) | Dr6.BS)
+        self.raise_fault(Vector.DB, None, trap=True)
+
+    def interrupt(self, vector: int, kind: EventKind) -> None:
+        """Deliver an external interrupt or NMI at this boundary."""
+        machine = self._machine
+        here = machine.here()
+        middle = machine.count.interrupted(machine.cpu.pc)
+        machine.emit(ev.Interrupt(*here, vector, kind is EventKind.NMI))
+        self._deliver(Event(vector, None, kind, mid_rep=middle))
+
+    def _deliver(self, event: Event) -> bool:
+        """True if the event itself was delivered, not what its delivery led to."""
+        machine = self._machine
+        mode, pc = machine.cpu.mode(), machine.cpu.pc
+        result = deliver(machine.cpu, event)
+        machine.deliveries += 1
+        if isinstance(result, Delivered):
+            machine.engine.clear_interrupt_shadow()
+            return not result.attempts
+        if isinstance(result, NotModelled):
+            machine.stop(ev.NotModelled(pc, result.reason))
+            return False
+        chain = tuple(ev.Failure(a.vector, a.error_code, a.why) for a in result.chain)
+        machine.stop(ev.TripleFault(pc, chain, mode))
+        return False

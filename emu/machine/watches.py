@@ -1,0 +1,73 @@
+"""Physical ranges that somebody wants to hear of: each store, and on request each read, before it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+Touched = Callable[[int, int, int, bool], None]
+"""``touched(physical, size, value, write)``; the value of a read is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    begin: int
+    end: int
+    touched: Touched
+    hooks: tuple[int, ...]
+    reads: bool
+
+
+class Watches:
+    """The watched ranges of one machine: instructions, devices and exception frames alike."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._watches: dict[int, _Watch] = {}
+        self._next = 1
+
+    @property
+    def reads(self) -> bool:
+        """True while a range is watched for reads: the host then leaves string instructions to the engine."""
+        return any(watch.reads for watch in self._watches.values())
+
+    def add(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
+        """Watch physical ``begin`` .. ``end`` (inclusive); the answer is for :meth:`remove`."""
+        machine = self._machine
+
+        def stored(address: int, size: int, value: int) -> None:
+            machine.sync_time()
+            touched(address, size, value, True)
+
+        def read(address: int, size: int) -> None:
+            machine.sync_time()
+            touched(address, size, 0, False)
+
+        hooks = [machine.engine.watch_writes(begin, end, stored)]
+        if reads:
+            hooks.append(machine.engine.watch_reads(begin, end, read))
+        number = self._next
+        self._next += 1
+        self._watches[number] = _Watch(begin, end, touched, tuple(hooks), reads)
+        return number
+
+    def remove(self, number: int) -> None:
+        """Forget a range."""
+        for hook in self._watches.pop(number).hooks:
+            self._machine.engine.unwatch(hook)
+
+    def allows(self, physical: int, size: int) -> bool:
+        """May the host store this range for a string instruction?  Not where each store is wanted."""
+        return not any(watch.begin < physical + size and physical <= watch.end for watch in self._watches.values())
+
+    def host_stored(self, physical: int, data: bytes) -> None:
+        """A device or the processor itself (an exception frame) stores ``data``."""
+        for watch in list(self._watches.values()):
+            first, behind = max(watch.begin, physical), min(watch.end + 1, physical + len(data))
+            if first < behind:
+                part = data[first - physical : behind - physical][:8]
+                watch.touched(first, len(part), int.from_bytes(part, "little"), True)

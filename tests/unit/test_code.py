@@ -1,0 +1,92 @@
+"""Which memory holds translated code, and the instructions in it that the machine must see."""
+
+from __future__ import annotations
+
+from emu.machine import code as code_map
+from emu.machine import events as ev
+from emu.x86.sensitive import Kind
+from tests.machine_bench import CODE, Bench
+
+
+def test_pages_with_code_are_known_once_it_ran() -> None:
+    bench = Bench("4-level", "nop\nhlt\n")
+    assert not bench.machine.code.covers(CODE, 1)
+    bench.run()
+    assert bench.machine.code.covers(CODE, 1)
+    assert bench.machine.code.any_of([CODE >> 12])
+    assert not bench.machine.code.covers(CODE + 0x1000, 0x100)
+
+
+def test_sensitive_instructions_are_found_by_address() -> None:
+    bench = Bench("4-level", "nop\nhere: cpuid\nhlt\n")
+    bench.run()
+    insn = bench.machine.code.at(bench.symbols["here"])
+    assert insn is not None
+    assert insn.kind is Kind.CPUID
+    assert bench.machine.code.at(CODE) is None
+
+
+def test_more_sensitive_instructions_than_intercepts_are_all_seen_again_and_again() -> None:
+    ports = code_map.MAX_INTERCEPTS + 30
+    body = "".join(f"outb %al, ${port % 0x10 + 0xE0:#x}\n" for port in range(ports))
+    bench = Bench("4-level", f"movl $3, %ebx\nagain: {body}decl %ebx\njnz again\nhlt\n")
+    bench.run()
+    assert len(bench.of(ev.PortAccess)) == 3 * ports
+    assert len(bench.machine.engine.intercepts) <= code_map.MAX_INTERCEPTS
+
+
+def test_a_breakpoint_survives_any_number_of_intercepts() -> None:
+    ports = code_map.MAX_INTERCEPTS + 30
+    body = "".join(f"outb %al, ${port % 0x10 + 0xE0:#x}\n" for port in range(ports))
+    bench = Bench("4-level", f"{body}here: nop\nhlt\n")
+    bench.machine.break_at(bench.symbols["here"])
+    assert bench.run() == ev.Breakpoint(bench.symbols["here"])
+
+
+def test_an_instruction_that_becomes_sensitive_is_seen() -> None:
+    text = "movl $2, %ebx\nagain: nop\npatch: nop\ndecl %ebx\njz out\nmovb $0xf4, patch\njmp again\nout: int3\n"
+    bench = Bench("4-level", text)
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.machine.cpu.pc == bench.symbols["patch"] + 1
+
+
+def test_an_instruction_that_is_sensitive_no_more_is_left_alone() -> None:
+    text = "movl $2, %ebx\nagain: nop\npatch: rdtsc\ndecl %ebx\njz out\nmovw $0x9090, patch\nmovl $7, %eax\njmp again\nout: hlt\n"
+    bench = Bench("4-level", text)
+    bench.run()
+    assert bench.reg("rax") == 7
+
+
+def test_the_same_address_in_two_address_spaces_is_two_instructions() -> None:
+    """Page 0x12000 is RDTSC through the first tables and NOPs through the second."""
+    text = """
+        call 0x12000
+        movl %eax, %ebp
+        movl $0x28000, %eax
+        mov %rax, %cr3
+        movl $7, %eax
+        call 0x12000
+        movl $0x20000, %ecx
+        mov %rcx, %cr3
+        movl %eax, %esi
+        call 0x12000
+        hlt
+    """
+    bench = Bench("4-level", text)
+    ram = bench.machine.ram
+    for offset in range(0, 0x6000, 0x1000):
+        ram.write(0x28000 + offset, ram.read(0x20000 + offset, 0x1000))
+    for table in (0x28000, 0x2A000, 0x2B000):
+        entry = ram.read_int(table, 8)
+        ram.write(table, (entry + 0x8000).to_bytes(8, "little"))
+    ram.write(0x2C000 + 0x12 * 8, (0x13000 | 7).to_bytes(8, "little"))
+    ram.write(0x12000, b"\x0f\x31\xc3")
+    ram.write(0x13000, b"\x90\x90\xc3")
+    assert isinstance(bench.run(), ev.Halted)
+    assert (bench.reg("rbp"), bench.reg("rsi"), bench.reg("rax")) == (1, 7, 12)
+
+
+def test_a_store_that_ends_no_block_is_known_as_one() -> None:
+    bench = Bench("4-level", "a: movb $1, 0x5000\nb: pushq %rax\nc: call a\nd: rep stosb\ne: movb 0x5000, %al\n")
+    stores = bench.machine.code.stores
+    assert [stores(bench.symbols[name]) for name in "abcde"] == [True, True, False, False, False]
