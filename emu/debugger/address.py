@@ -14,6 +14,7 @@ from emu.machine.cpu import GPR_NAMES, SEGMENT_NAMES, Cpu
 
 _TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d[\d,_]*|\$?[A-Za-z_.][\w.]*|<<|>>|[-+*/%&|^()~])")
 _LINE = re.compile(r"^([\w./-]+\.(?:S|s|inc|asm)):(\d+)$")
+_SYMBOL = re.compile(r"^([A-Za-z_.][\w.]*)\s*(?:[+-].*)?$")
 _SEGMENTED = re.compile(r"^([a-z]s|0[xX][0-9a-fA-F]+|\d+):(?!:)(.+)$")
 _32_BIT = {f"e{name[1:]}": name for name in GPR_NAMES[:8]} | {"eip": "rip", "pc": "rip", "sp": "rsp", "eflags": "rflags"}
 _16_BIT = {name[1:]: name for name in GPR_NAMES[:8]}
@@ -64,6 +65,21 @@ class Evaluator:
         if segmented is not None:
             return Address(self._segment_base(segmented.group(1)) + self.number(segmented.group(2)))
         return Address(self.number(text))
+
+    def places(self, text: str) -> list[Address]:
+        """The address, and every other linear address at which a program shows the same symbol or source line."""
+        first = self.address(text)
+        if first.physical:
+            return [first]
+        line = _LINE.match(text.strip())
+        if line is not None:
+            found = self._symbols.addresses_of(line.group(1), int(line.group(2)))
+        else:
+            symbol = _SYMBOL.match(text.strip().removeprefix("*"))
+            named = self._symbols.all_addresses_of(symbol.group(1)) if symbol is not None else []
+            here = self._symbols.address_of(symbol.group(1), self._cpu.pc) if symbol is not None else None
+            found = [] if here is None else [one - here + first.value for one in named]
+        return [first, *(Address(one) for one in found if one != first.value)]
 
     def _line(self, file: str, line: int) -> int:
         found = self._symbols.addresses_of(file, line)

@@ -12,12 +12,15 @@ from emu.debugger.address import Address, Evaluator
 from emu.debugger.recording import Mark, Recording
 from emu.debugger.stops import Hit, Stop, StopTable, describe_event, matches
 from emu.debugger.timeline import EndOfRun, StartOfRun, Timeline
+from emu.debugger.change import poked, setter_for
 from emu.debugger.watch import Watcher
-from emu.errors import DebuggerError
+from emu.errors import DebuggerError, LoadError
+from emu.journey.loader import Loader, refused
 from emu.journey.scene import Scene
+from emu.kexec.layout import HostRequest
 from emu.machine import events as ev
 from emu.machine.events import Position
-from emu.machine.history import Instant
+from emu.machine.history import Instant, Tail
 from emu.units import PAGE_MASK, PAGE_SIZE
 
 
@@ -48,10 +51,11 @@ class WriteRecord:
 
 @dataclass(slots=True)
 class _Past:
-    """An entry of the undo list."""
+    """An entry of the undo list; ``tail`` is the past that a change replaced."""
 
     at: Instant
     what: str
+    tail: Tail | None = None
 
 
 class Session:
@@ -69,6 +73,7 @@ class Session:
         self._undo: list[_Past] = []
         self.before: dict[str, int] = {}
         self.interrupted = False
+        self.timeline.on_host_call = self._host_call
         self.timeline.goto(self.timeline.start)
 
     # ---- where we are ------------------------------------------------------------------------------------------
@@ -184,8 +189,85 @@ class Session:
             raise DebuggerError("nothing to undo")
         past = self._undo.pop()
         self.before = self.machine.cpu.registers()
+        if past.tail is not None:
+            self.recording.history.rejoin(past.tail)
         self.timeline.goto(past.at)
         return self._stopped(f"undid {past.what}")
+
+    # ---- changing ----------------------------------------------------------------------------------------------
+
+    def change(self, what: str, apply: Callable[[], None]) -> Stopped:
+        """Do ``apply`` to the machine here: a new branch of history begins, and :meth:`undo` goes back to the old one.
+
+        In a branch the owner policy stays what it was here, and no transition is marked any more.
+        """
+        here = self.timeline.now
+        history = self.recording.history
+        if history.before(here) != history.based_on:
+            history.restore(history.before(here))
+            self.timeline.goto(here)
+        tail = history.cut()
+        self._undo.append(_Past(here, what, tail))
+        self.before = self.machine.cpu.registers()
+        try:
+            apply()
+        except Exception:
+            self._undo.pop()
+            history.rejoin(tail)
+            self.timeline.goto(here)
+            raise
+        history.mark(barrier=True)
+        self.machine.pause_at = None
+        history.end = self.timeline.now
+        return self._stopped(what)
+
+    def set_register(self, name: str, value: int) -> Stopped:
+        """Give a register a value; raises DebuggerError for one that cannot be set."""
+        setter = setter_for(self.machine, name)
+        return self.change(f"set ${name.removeprefix('$')}", lambda: setter(value))
+
+    def write_memory(self, address: Address, data: bytes) -> Stopped:
+        """Store bytes at a linear or physical address, whatever the page's rights."""
+        places = []
+        for offset, byte in enumerate(data):
+            at = Address(address.value + offset, address.physical)
+            places.append((self.physical(at), bytes([byte])))
+
+        def store() -> None:
+            for physical, byte in places:
+                self.machine.ram.write(physical, byte)
+            self.machine.flush_translations()
+
+        return self.change(f"set mem {address}", store)
+
+    def inject_interrupt(self, vector: int) -> Stopped:
+        """An external interrupt is taken here, whatever IF says."""
+        return self.change(f"inject irq {vector:#x}", lambda: self.machine.inject_irq(vector))
+
+    def inject_nmi(self) -> Stopped:
+        """An NMI arrives here."""
+        return self.change("inject nmi", self.machine.inject_nmi)
+
+    def inject_fault(self, vector: int, error_code: int = 0) -> Stopped:
+        """The instruction at hand raises an exception."""
+        return self.change(f"inject fault {vector}", lambda: self.machine.raise_fault(vector, error_code))
+
+    def poke_jump_page(self, field: str, value: int) -> Stopped:
+        """Set one field of the jump page, with a right checksum unless the field is the checksum."""
+        loaded = self.journey.loaded
+        if loaded is None or loaded.image.jump is None or loaded.jump_entry is None:
+            raise DebuggerError("there is no jump page here")
+        at = int(loaded.image.jump.jump_page)
+        page = poked(self.machine.ram.read(at, PAGE_SIZE), field, value)
+        return self.change(f"poke jumpbuf.{field}", lambda: self.machine.ram.write(at, page))
+
+    def _host_call(self, request: int) -> None:
+        """In a branch: what the harness does when a kernel asks."""
+        if request == HostRequest.LOAD:
+            try:
+                Loader(self.machine, self.recording.scene, self.journey.kernel_a).load()
+            except LoadError as error:
+                refused(self.machine, self.journey.kernel_a, error.errno)
 
     # ---- over calls --------------------------------------------------------------------------------------------
 
@@ -266,12 +348,13 @@ class Session:
     def reverse_continue(self) -> Stopped:
         """Back to the last stop before here, or to the beginning."""
         self._moving("reverse-continue")
-        found = self.timeline.last_match(self.watcher.for_stops())
+        seen: list[Hit] = []
+        found = self.timeline.last_match(self.watcher.for_stops(seen))
         if found is None:
             self.timeline.goto(self.timeline.start)
             return self._end(StartOfRun())
         self.timeline.goto(found)
-        hits = tuple(self.watcher.hits_at(found))
+        hits = tuple(dict.fromkeys(hit for hit in seen if hit.at == found))
         return self._stopped("; ".join(hit.text for hit in hits) or "reverse-continue", hits)
 
     def _counts(self, hit: Hit) -> bool:
@@ -311,9 +394,12 @@ class Session:
 
     def add_break(self, text: str, *, temporary: bool = False, condition: str = "") -> Stop:
         """A breakpoint at an address as typed."""
-        address = self.evaluator.address(text)
+        first, *others = self.evaluator.places(text)
+        places = tuple(other.value for other in others)
         return self.stops.add(
-            lambda number: Stop(number, "break", address, text=text, temporary=temporary, condition=condition)
+            lambda number: Stop(
+                number, "break", first, places=places, text=text, temporary=temporary, condition=condition
+            )
         )
 
     def add_watch(self, text: str, size: int, kind: str) -> Stop:

@@ -29,13 +29,14 @@ EVENT_KINDS: dict[str, tuple[type[ev.Event], ...]] = {
 class Stop:
     """One entry of ``info breakpoints``.
 
-    ``kind`` is break, watch (write), rwatch (read), awatch (either), xwatch (execute) or catch.  ``detail`` narrows a catch:
+    ``places`` are further linear addresses at which programs see the same code.  ``kind`` is break, watch (write), rwatch (read), awatch (either), xwatch (execute) or catch.  ``detail`` narrows a catch:
     a register name, vector or port as text.
     """
 
     number: int
     kind: str
     where: Address | None = None
+    places: tuple[int, ...] = ()
     size: int = 1
     text: str = ""
     event: str = ""

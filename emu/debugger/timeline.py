@@ -33,6 +33,7 @@ class Timeline:
     def __init__(self, machine: Machine, history: History) -> None:
         self.machine = machine
         self.history = history
+        self.on_host_call: Callable[[int], None] = lambda _request: None
         self.on_outcome: Callable[[ev.Outcome], object] | None = None
 
     @property
@@ -109,7 +110,9 @@ class Timeline:
         last = None if instructions is None else self.position.n + instructions
         while True:
             if self.now >= self.end:
-                return EndOfRun(self.history.outcome)
+                if not self.history.live:
+                    return EndOfRun(self.history.outcome)
+                return self._onward(limit, last, until_delivery=until_delivery)
             barrier = self._next_barrier()
             stop_at = min(
                 self.end.tick if barrier is None else barrier[1].tick, self.end.tick if limit is None else limit
@@ -125,6 +128,29 @@ class Timeline:
                     continue
             if not isinstance(outcome, ev.StepLimit | ev.HostCall):
                 return outcome
+
+    def _onward(self, limit: int | None, last: int | None, *, until_delivery: bool) -> ev.Outcome:
+        """Beyond what is recorded, in a branch: run on, and record."""
+        machine, history = self.machine, self.history
+        machine.pause_at = machine.count.ticks + history.every
+        try:
+            while True:
+                room = None if limit is None else limit - machine.count.ticks
+                left = None if last is None else last - self.position.n
+                outcome = machine.run(room, instructions=left, until_delivery=until_delivery)
+                history.end = history.now()
+                if isinstance(outcome, ev.HostCall):
+                    self.on_host_call(outcome.request)
+                    history.mark(barrier=True)
+                    continue
+                if isinstance(outcome, ev.Exited | ev.TripleFault | ev.Halted | ev.NotModelled):
+                    history.outcome = outcome
+                    history.mark(barrier=False)
+                    history.live = False
+                    return EndOfRun(outcome)
+                return outcome
+        finally:
+            machine.pause_at = None
 
     def step(self) -> ev.Outcome | None:
         """One instruction forward, or into one handler; None, or what ended the recording."""

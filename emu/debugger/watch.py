@@ -47,8 +47,6 @@ class Watcher:
                 hits.append(Hit(0, session.timeline.now, "reached"))
         elif isinstance(outcome, EndOfRun):
             return hits or None
-        if any(hit.number and session.stops.get(hit.number).kind in ("watch", "rwatch", "awatch") for hit in hits):
-            session.timeline.forward(ticks=1)  # the access itself: a watchpoint shows what it left
         return hits
 
     def breaks_at(self, linear: int) -> list[Hit]:
@@ -65,15 +63,10 @@ class Watcher:
                     continue
                 at = walked.physical
             size = stop.size if stop.kind == "xwatch" else 1
-            if stop.where.value <= at < stop.where.value + size:
+            if at in stop.places or stop.where.value <= at < stop.where.value + size:
                 place = session.symbols.place(linear)
                 found.append(Hit(stop.number, session.timeline.now, f"breakpoint {stop.number} at {place.symbol}"))
         return found
-
-    def hits_at(self, at: Instant) -> Iterator[Hit]:
-        """The breakpoints that match where the session stands now."""
-        del at
-        yield from self.breaks_at(self._session.pc)
 
     # ---- arming ------------------------------------------------------------------------------------------------
 
@@ -82,7 +75,7 @@ class Watcher:
         if stop.where is None:
             return []
         if not stop.where.physical:
-            return [stop.where.value]
+            return [stop.where.value, *stop.places]
         arch = self._session.recording.scene.arch
         value = stop.where.value
         return [value, arch.text_base + value, int(arch.direct(value))]
@@ -127,7 +120,7 @@ class Watcher:
                     at = Instant(event.tick, session.machine.deliveries)
                     hits.append(Hit(one.number, at, f"catchpoint {one.number}: {describe_event(event)}"))
                     if stop:
-                        session.machine.stop(ev.StepLimit(0))
+                        session.machine.stop(ev.StopRequested())
 
         return heard
 
@@ -144,18 +137,24 @@ class Watcher:
             text = f"watchpoint {one.number}: {verb}, {size} bytes at p:{address:#x}"
             hits.append(Hit(one.number, session.timeline.now, text))
             if stop:
-                session.machine.stop(ev.StepLimit(0))
+                session.machine.stop(ev.StopRequested())
 
         return session.machine.watch(begin, begin + one.size - 1, touched, reads=one.kind in ("rwatch", "awatch"))
 
     # ---- backwards ---------------------------------------------------------------------------------------------
 
-    def for_stops(self) -> Callable[[HitSink], Callable[[], None]]:
-        """A watch for :meth:`Timeline.last_match` on everything that is armed."""
+    def for_stops(self, seen: list[Hit]) -> Callable[[HitSink], Callable[[], None]]:
+        """A watch for :meth:`Timeline.last_match` on everything that is armed; ``seen`` collects what was met."""
 
         def install(hit: HitSink) -> Callable[[], None]:
             session = self._session
-            hits: list[Hit] = _Sink(lambda one: hit(one.at) if self._holds(one) else None)
+
+            def take(one: Hit) -> None:
+                if self._holds(one):
+                    seen.append(one)
+                    hit(one.at)
+
+            hits: list[Hit] = _Sink(take)
             armed = self._armed(hits, stop=False)
             armed.__enter__()
             session.timeline.on_outcome = lambda outcome: (

@@ -58,11 +58,7 @@ class Symbols:
     def address_of(self, name: str, near: int = 0) -> int | None:
         """The linear address of symbol ``name``: of the program at linear ``near`` first, then of any."""
         here = self.image_at(near)
-        found = [
-            window.linear + window.image.symbols[name] - window.image.org
-            for window in self._windows
-            if name in window.image.symbols
-        ]
+        found = self.all_addresses_of(name)
         same = [
             window.linear + window.image.symbols[name] - window.image.org
             for window in self._windows
@@ -70,6 +66,14 @@ class Symbols:
             and window.linear <= near < window.linear + window.size
         ]  # fmt: skip
         return (same or found or [None])[0]
+
+    def all_addresses_of(self, name: str) -> list[int]:
+        """Every linear address at which a program shows symbol ``name``."""
+        return [
+            window.linear + window.image.symbols[name] - window.image.org
+            for window in self._windows
+            if name in window.image.symbols
+        ]
 
     def addresses_of(self, file: str, line: int) -> list[int]:
         """Linear addresses of the first byte that each window has from ``file``:``line`` (file by its last parts)."""

@@ -163,6 +163,11 @@ class Halted(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequested(Outcome):
+    """Somebody who listens or watches asked the run to end here."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepLimit(Outcome):
     """The tick budget was used up."""
 

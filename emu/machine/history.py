@@ -38,6 +38,19 @@ class Checkpoint:
     barrier: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The part of a recording that a branch replaced; ``index`` is the last checkpoint that both share."""
+
+    index: int
+    checkpoints: list[Checkpoint]
+    changed: list[list[int]]
+    versions: dict[int, list[tuple[int, bytes]]]
+    end: Instant
+    outcome: ev.Outcome | None
+    events: list[ev.Event]
+
+
 class History:
     """Checkpoints of one machine.  Raises EngineError for an instant outside what was recorded."""
 
@@ -52,17 +65,24 @@ class History:
         self._bytes = 0
         self.end = Instant(0, 0)
         self.outcome: ev.Outcome | None = None
+        self.live = False
 
     @property
     def bytes(self) -> int:
         """Size of the page copies that are kept."""
         return self._bytes
 
+    @property
+    def based_on(self) -> int:
+        """Index of the checkpoint that the machine last went to or took."""
+        return self._based_on
+
     # ---- recording ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin here: the first checkpoint, and one every so many ticks from now on."""
         self.machine.on_pause = self._pause
+        self.live = True
         self.mark(barrier=True)
 
     def stop(self, outcome: ev.Outcome | None) -> None:
@@ -73,6 +93,43 @@ class History:
         self.events = list(self.machine.events)
         self.mark(barrier=False)
         self.machine.pause_at = None
+        self.live = False
+
+    def cut(self) -> Tail:
+        """Forget what was recorded behind the present instant: from here on another past begins.  See :meth:`rejoin`."""
+        index = self.before(self.now())
+        if index != self._based_on:
+            raise EngineError("a branch can only begin where the machine stands")
+        versions = {
+            pfn: [version for version in kept if version[0] > index] for pfn, kept in self._versions.items()
+        }
+        tail = Tail(
+            index, self.checkpoints[index + 1 :], self._changed[index + 1 :],
+            {pfn: behind for pfn, behind in versions.items() if behind}, self.end, self.outcome, self.events,
+        )  # fmt: skip
+        self._truncate(index)
+        self.end, self.outcome, self.live = self.now(), None, True
+        return tail
+
+    def rejoin(self, tail: Tail) -> None:
+        """Forget what was recorded since :meth:`cut` gave ``tail``, and have the old past again; the machine is at
+        the checkpoint where they part.
+        """
+        self.restore(tail.index)
+        self._truncate(tail.index)
+        self.checkpoints += tail.checkpoints
+        self._changed += tail.changed
+        for pfn, versions in tail.versions.items():
+            self._versions.setdefault(pfn, []).extend(versions)
+        self._bytes = sum(len(content) for versions in self._versions.values() for _, content in versions)
+        self.end, self.outcome, self.events, self.live = tail.end, tail.outcome, tail.events, False
+        self.machine.pause_at = None
+
+    def _truncate(self, index: int) -> None:
+        del self.checkpoints[index + 1 :]
+        del self._changed[index + 1 :]
+        for pfn, versions in list(self._versions.items()):
+            self._versions[pfn] = [version for version in versions if version[0] <= index]
 
     def now(self) -> Instant:
         """The present instant."""
