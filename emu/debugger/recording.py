@@ -48,7 +48,7 @@ class Recording:
         journey.before_run = before_run
         journey.observe = lambda name, _journey: self._progress(name)
         result = journey.run()
-        history.stop(None)
+        history.stop(None if result.exit_status is None else ev.Exited(result.exit_status))
         if not started:
             raise DebuggerError("the journey ended before its first instruction")
         return result

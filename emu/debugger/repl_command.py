@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cmd2 import Choices, Cmd, Cmd2ArgumentParser, CommandSet, with_argparser
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emu.debugger.repl import Repl
 
 _Set = TypeVar("_Set", bound="Commands")
+MARK = "debugger_command"
+"""Attribute of a command's function that holds what was :class:`Declared`."""
 
 
 class CommandParser(Cmd2ArgumentParser):
@@ -27,24 +29,38 @@ class CommandParser(Cmd2ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line; the REPL goes on."""
-        usage = " ".join(self.format_usage().split()).removeprefix("Usage: ")
-        raise DebuggerError(message, where=self.prog, hint=usage)
+        raise DebuggerError(message, where=self.prog, hint=f"{self.usage}")
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One positional argument: its words are handed over as text."""
+    """One positional argument; ``complete`` is symbols, files or nothing, ``choices`` are only offered, not enforced."""
 
     name: str
     help: str
     nargs: str | None = None
     complete: str = ""
-    choices: tuple[str, ...] = field(default=())
+    choices: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> str:
+        """The argument as a usage line shows it."""
+        name = self.name.upper()
+        return {None: name, "?": f"[{name}]", "+": name, "*": f"[{name}]"}[self.nargs]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the REPL knows of a command.  ``moves``: Ctrl-C asks the machine to stop.  ``repeats``: Enter does it again."""
+
+    name: str
+    moves: bool = False
+    repeats: bool = False
 
 
 def one(name: str, text: str, *, complete: str = "", choices: Iterable[str] = ()) -> Argument:
     """An argument of one word that must be there."""
-    return Argument(name, text, complete=complete, choices=tuple(choices))
+    return Argument(name, text, None, complete, tuple(choices))
 
 
 def maybe(name: str, text: str, *, complete: str = "", choices: Iterable[str] = ()) -> Argument:
@@ -52,14 +68,14 @@ def maybe(name: str, text: str, *, complete: str = "", choices: Iterable[str] = 
     return Argument(name, text, "?", complete, tuple(choices))
 
 
-def some(name: str, text: str, *, complete: str = "symbols") -> Argument:
+def some(name: str, text: str, *, complete: str = "symbols", choices: Iterable[str] = ()) -> Argument:
     """All words that are left, at least one: an expression, or an address with spaces in it."""
-    return Argument(name, text, "+", complete)
+    return Argument(name, text, "+", complete, tuple(choices))
 
 
-def rest(name: str, text: str, *, complete: str = "symbols") -> Argument:
+def rest(name: str, text: str, *, complete: str = "symbols", choices: Iterable[str] = ()) -> Argument:
     """All words that are left, or none."""
-    return Argument(name, text, "*", complete)
+    return Argument(name, text, "*", complete, tuple(choices))
 
 
 def words(args: argparse.Namespace, name: str) -> list[str]:
@@ -74,18 +90,86 @@ def text_of(args: argparse.Namespace, name: str) -> str:
     return " ".join(words(args, name))
 
 
+def _symbols(repl: Cmd) -> Choices:
+    session: Session = repl.session  # type: ignore[attr-defined] # only the debugger's own REPL has these commands
+    registers = [f"${name}" for name in session.machine.cpu.registers()]
+    return Choices.from_values([*session.symbols.names(), *registers])
+
+
+def _offered(choices: tuple[str, ...]) -> Callable[[Cmd], Choices]:
+    return lambda _repl: Choices.from_values(choices)
+
+
 def _builder(name: str, description: str, arguments: tuple[Argument, ...]) -> Callable[[], Cmd2ArgumentParser]:
     def build() -> Cmd2ArgumentParser:
-        parser = CommandParser(prog=name, description=description, add_help=False, formatter_class=_formatter())
+        usage = " ".join([name, *(argument.usage for argument in arguments)])
+        parser = CommandParser(prog=name, usage=usage, description=description, add_help=False)
         for argument in arguments:
-            action = parser.add_argument(argument.name, nargs=argument.nargs, help=argument.help)
+            extra: dict[str, Any] = {}
             if argument.choices:
-                known = argument.choices
-                action.set_choices_provider(lambda _cmd, known=known: Choices.from_values(known))  # type: ignore[attr-defined]
+                extra["choices_provider"] = _offered(argument.choices)
             elif argument.complete == "symbols":
-                action.set_choices_provider(_symbols)  # type: ignore[attr-defined]
+                extra["choices_provider"] = _symbols
             elif argument.complete == "files":
-                action.set_completer(Cmd.path_complete)  # type: ignore[attr-defined]
+                extra["completer"] = Cmd.path_complete
+            parser.add_argument(argument.name, nargs=argument.nargs, help=argument.help, **extra)
         return parser
 
     return build
+
+
+def command(
+    name: str, *arguments: Argument, moves: bool = False, repeats: bool | None = None
+) -> Callable[[Callable[[_Set, argparse.Namespace], bool | None]], Any]:
+    """Declare a method of a :class:`Commands` as the command ``name``; its docstring is the help."""
+
+    def declare(function: Callable[[_Set, argparse.Namespace], bool | None]) -> Any:  # noqa: ANN401 - cmd2's own type
+        function.__name__ = f"do_{name}"
+        function.__qualname__ = f"do_{name}"
+        declared = with_argparser(_builder(name, function.__doc__ or "", arguments))(function)
+        setattr(declared, MARK, Declared(name, moves, moves if repeats is None else repeats))
+        return declared
+
+    return declare
+
+
+def installed_name(name: str) -> str:
+    """The attribute of the REPL for command ``name``: cmd2 has a few commands of the same name, which stay unused."""
+    return f"do_debugger-{name}" if hasattr(Cmd, f"do_{name}") else f"do_{name}"
+
+
+class Commands(CommandSet["Repl"]):
+    """Commands of one topic.  A declared method is installed under its command's name, which may have hyphens."""
+
+    def __init_subclass__(cls) -> None:
+        for attribute, value in list(vars(cls).items()):
+            declared = getattr(value, MARK, None)
+            if isinstance(declared, Declared):
+                delattr(cls, attribute)
+                setattr(cls, installed_name(declared.name), value)
+
+    @property
+    def session(self) -> Session:
+        """The session that the commands work on."""
+        return self._cmd.session
+
+    def number(self, text: str) -> int:
+        """The value of an expression."""
+        return self.session.evaluator.number(text)
+
+    def address(self, text: str) -> Address:
+        """An address as typed."""
+        return self.session.evaluator.address(text)
+
+    def count(self, args: argparse.Namespace, name: str = "count") -> int:
+        """A number of repetitions, 1 when none is given; raises DebuggerError unless it is positive."""
+        text = text_of(args, name)
+        value = self.number(text) if text else 1
+        if value < 1:
+            raise DebuggerError(f"{value} is no number of times", hint="1 or more")
+        return value
+
+    def say(self, *lines: object) -> None:
+        """Show lines."""
+        for line in lines:
+            self._cmd.poutput(line)

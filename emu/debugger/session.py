@@ -6,7 +6,7 @@ Everything a front end does (the REPL, the gdb server) goes through :class:`Sess
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from emu.debugger.address import Address, Evaluator
 from emu.debugger.recording import Mark, Recording
@@ -22,6 +22,10 @@ from emu.machine import events as ev
 from emu.machine.events import Position
 from emu.machine.history import Instant, Tail
 from emu.units import PAGE_MASK, PAGE_SIZE
+
+
+MOST_UNDO = 10_000
+"""Moves that can be undone; changes by hand always can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,15 @@ class WriteRecord:
     list_entry: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change by hand, so that it can be made again: what was done with which arguments, at which instant."""
+
+    what: str
+    arguments: tuple[object, ...] = ()
+    at: Instant = Instant(0, 0)
+
+
 @dataclass(slots=True)
 class _Past:
     """An entry of the undo list; ``tail`` is the past that a change replaced."""
@@ -56,6 +69,7 @@ class _Past:
     at: Instant
     what: str
     tail: Tail | None = None
+    change: Change | None = None
 
 
 class Session:
@@ -119,7 +133,8 @@ class Session:
 
     def _moving(self, what: str) -> None:
         self._undo.append(_Past(self.timeline.now, what))
-        del self._undo[:-1000]
+        if len(self._undo) > MOST_UNDO and self._undo[0].change is None:
+            del self._undo[0]
         self.before = self.machine.cpu.registers()
         self.interrupted = False
 
@@ -196,7 +211,12 @@ class Session:
 
     # ---- changing ----------------------------------------------------------------------------------------------
 
-    def change(self, what: str, apply: Callable[[], None]) -> Stopped:
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed by hand and not undone, oldest first."""
+        return [past.change for past in self._undo if past.change is not None]
+
+    def change(self, change: Change, what: str, apply: Callable[[], None]) -> Stopped:
         """Do ``apply`` to the machine here: a new branch of history begins, and :meth:`undo` goes back to the old one.
 
         In a branch the owner policy stays what it was here, and no transition is marked any more.
@@ -207,7 +227,7 @@ class Session:
             history.restore(history.before(here))
             self.timeline.goto(here)
         tail = history.cut()
-        self._undo.append(_Past(here, what, tail))
+        self._undo.append(_Past(here, what, tail, replace(change, at=here)))
         self.before = self.machine.cpu.registers()
         try:
             apply()
@@ -224,7 +244,8 @@ class Session:
     def set_register(self, name: str, value: int) -> Stopped:
         """Give a register a value; raises DebuggerError for one that cannot be set."""
         setter = setter_for(self.machine, name)
-        return self.change(f"set ${name.removeprefix('$')}", lambda: setter(value))
+        change = Change("register", (name, value))
+        return self.change(change, f"set ${name.removeprefix('$')}", lambda: setter(value))
 
     def write_memory(self, address: Address, data: bytes) -> Stopped:
         """Store bytes at a linear or physical address, whatever the page's rights."""
@@ -238,19 +259,26 @@ class Session:
                 self.machine.ram.write(physical, byte)
             self.machine.flush_translations()
 
-        return self.change(f"set mem {address}", store)
+        change = Change("memory", (address.value, address.physical, data.hex()))
+        return self.change(change, f"set mem {address}", store)
 
     def inject_interrupt(self, vector: int) -> Stopped:
         """An external interrupt is taken here, whatever IF says."""
-        return self.change(f"inject irq {vector:#x}", lambda: self.machine.inject_irq(vector))
+        return self.change(
+            Change("irq", (vector,)), f"inject irq {vector:#x}", lambda: self.machine.inject_irq(vector)
+        )
 
     def inject_nmi(self) -> Stopped:
         """An NMI arrives here."""
-        return self.change("inject nmi", self.machine.inject_nmi)
+        return self.change(Change("nmi"), "inject nmi", self.machine.inject_nmi)
 
     def inject_fault(self, vector: int, error_code: int = 0) -> Stopped:
         """The instruction at hand raises an exception."""
-        return self.change(f"inject fault {vector}", lambda: self.machine.raise_fault(vector, error_code))
+        return self.change(
+            Change("fault", (vector, error_code)),
+            f"inject fault {vector}",
+            lambda: self.machine.raise_fault(vector, error_code),
+        )
 
     def poke_jump_page(self, field: str, value: int) -> Stopped:
         """Set one field of the jump page, with a right checksum unless the field is the checksum."""
@@ -259,7 +287,8 @@ class Session:
             raise DebuggerError("there is no jump page here")
         at = int(loaded.image.jump.jump_page)
         page = poked(self.machine.ram.read(at, PAGE_SIZE), field, value)
-        return self.change(f"poke jumpbuf.{field}", lambda: self.machine.ram.write(at, page))
+        change = Change("jumpbuf", (field, value))
+        return self.change(change, f"poke jumpbuf.{field}", lambda: self.machine.ram.write(at, page))
 
     def _host_call(self, request: int) -> None:
         """In a branch: what the harness does when a kernel asks."""

@@ -1,0 +1,119 @@
+"""A session in a file: the scene, the changes made by hand, and the place.  Small, since a run repeats itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emu.debugger.address import Address
+from emu.debugger.session import Session
+from emu.errors import DebuggerError, KjumpError
+from emu.journey.scene import Scene, find_journey, make_scene, parse_arch
+from emu.machine.history import Instant
+
+MAGIC = "kjump session 1"
+
+
+def save(session: Session, path: Path) -> None:
+    """Write the session; raises DebuggerError."""
+    scene = session.recording.scene
+    document = {
+        "kjump": MAGIC,
+        "scene": scene_json(scene),
+        "changes": [{"at": list(one.at), "do": one.what, "args": list(one.arguments)} for one in session.changes],
+        "at": list(session.timeline.now),
+        "stops": [stop.describe() for stop in session.stops.stops.values()],
+    }
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DebuggerError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def scene_json(scene: Scene) -> dict[str, Any]:
+    """What :func:`scene_from` needs."""
+    journey = scene.journey.path if scene.journey.path.is_absolute() else scene.journey.path.resolve()
+    return {
+        "journey": scene.journey.name if journey.parent.name == "kernels" else str(journey),
+        "arch": str(scene.arch),
+        "transfer": scene.transfer,
+        "handoff": scene.handoff,
+        "ram": scene.ram_text,
+        "target": scene.target,
+        "seed": scene.seed,
+        "stubs": [str(path) for path in scene.stubs],
+        "hostile": scene.hostile,
+    }
+
+
+def scene_from(data: Mapping[str, Any]) -> Scene:
+    """A scene from its JSON; raises KjumpError."""
+    return make_scene(
+        find_journey(data["journey"]),
+        arch=parse_arch(data["arch"]),
+        transfer=data["transfer"],
+        handoff=data["handoff"],
+        ram=data["ram"],
+        target=data["target"],
+        seed=int(data["seed"]),
+        stubs=tuple(Path(name) for name in data["stubs"]),
+        hostile=data["hostile"],
+    )
+
+
+def is_session(path: Path) -> bool:
+    """Does the file look like a saved session?"""
+    try:
+        return MAGIC in path.read_bytes()[:200].decode("utf-8", "replace")
+    except OSError:
+        return False
+
+
+def load(path: Path, progress: Callable[[str], None] | None = None) -> Session:
+    """Open a saved session: record its scene, make its changes again, and go to its place."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["kjump"] != MAGIC:
+            raise DebuggerError("is no session that this kjump can open", where=str(path))
+        scene = scene_from(document["scene"])
+        changes = [(Instant(*one["at"]), str(one["do"]), list(one["args"])) for one in document["changes"]]
+        at = Instant(*document["at"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DebuggerError(f"is no saved session: {error}", where=str(path)) from error
+    session = Session(scene, progress)
+    for place, what, arguments in changes:
+        session.timeline.goto(place)
+        redo(session, what, arguments)
+    _be_at(session, at)
+    return session
+
+
+def _be_at(session: Session, at: Instant) -> None:
+    """Go to ``at``; in a branch, run on to it."""
+    if at > session.timeline.end:
+        session.timeline.forward(ticks=at.tick - session.timeline.now.tick)
+    session.timeline.goto(min(at, session.timeline.end))
+
+
+def redo(session: Session, what: str, arguments: list[Any]) -> None:
+    """Make a recorded change again; raises DebuggerError for an unknown one."""
+    match what, arguments:
+        case "register", [str(name), int(value)]:
+            session.set_register(name, value)
+        case "memory", [int(address), bool(physical), str(data)]:
+            session.write_memory(Address(address, physical), bytes.fromhex(data))
+        case "irq", [int(vector)]:
+            session.inject_interrupt(vector)
+        case "nmi", []:
+            session.inject_nmi()
+        case "fault", [int(vector), int(code)]:
+            session.inject_fault(vector, code)
+        case "jumpbuf", [str(field), int(value)]:
+            session.poke_jump_page(field, value)
+        case _:
+            raise DebuggerError(f"unknown change {what} {arguments}")
+
+
+__all__ = ["KjumpError", "is_session", "load", "redo", "save", "scene_from", "scene_json"]
