@@ -1,6 +1,6 @@
 """Small guest programs in a small machine: what the machine's tests share.
 
-A :class:`Bench` has 4 MiB of RAM, mapped identically by 4 KiB user pages where its mode pages at all, a GDT, an IDT (or
+A :class:`Bench` has 2 MiB of RAM, mapped identically (and a hole behind it) by 4 KiB user pages where its mode pages at all, a GDT, an IDT (or
 IVT) whose handlers are a HLT each, and a program at CODE.  ``bench.vector`` tells which handler the run ended in.
 """
 
@@ -20,7 +20,7 @@ from emu.x86.segments import TableRegister
 GDT, IDT, TSS, HANDLERS, STACK, TSS_STACK, CODE, TABLES, DATA = (
     0x1000, 0x2000, 0x3000, 0x6000, 0x9000, 0x9800, 0x10000, 0x20000, 0x30000,
 )  # fmt: skip
-RAM_END = 0x400000
+RAM_END = 0x200000
 CODE32, USER_CODE, USER_DATA, TSS_SELECTOR, CODE64, CODE16, DATA16 = 0x40, 0x23, 0x2B, 0x30, 0x48, 0x50, 0x58
 MODES = ("real", "protected", "2-level", "pae", "4-level", "5-level", "compatibility")
 LONG_MODES = frozenset({"4-level", "5-level", "compatibility"})
@@ -129,20 +129,22 @@ class Bench:
                 start.compatibility_mode(machine, eip=CODE, gdt=table, cr3=TABLES)
             case _:
                 start.long_mode(machine, rip=CODE, gdt=table, cr3=TABLES, la57=self.mode == "5-level")
-        for vector in range(256):
-            self.gate(vector, HANDLERS + 4 * vector)
+        gates = b"".join(self._gate(HANDLERS + 4 * vector) for vector in range(256))
+        machine.ram.write(0 if self.mode == "real" else IDT, gates)
         if self.mode != "real":
             machine.engine.idtr = TableRegister(IDT, 256 * (16 if self.long else 8) - 1)
         self.store_tss()
 
     def gate(self, vector: int, handler: int, *, attributes: int = 0x8E, ist: int = 0, selector: int | None = None) -> None:
         """Point ``vector`` at ``handler``; 64-bit gates go to 64-bit code."""
+        raw = self._gate(handler, attributes=attributes, ist=ist, selector=selector)
+        self.machine.ram.write((0 if self.mode == "real" else IDT) + len(raw) * vector, raw)
+
+    def _gate(self, handler: int, *, attributes: int = 0x8E, ist: int = 0, selector: int | None = None) -> bytes:
         if self.mode == "real":
-            self.machine.ram.write(4 * vector, struct.pack("<HH", handler & 0xFFFF, 0))
-            return
+            return struct.pack("<HH", handler & 0xFFFF, 0)
         code = (CODE64 if self.mode == "compatibility" else 0x10) if selector is None else selector
-        raw = gate(handler, long=self.long, selector=code, attributes=attributes, ist=ist)
-        self.machine.ram.write(IDT + len(raw) * vector, raw)
+        return gate(handler, long=self.long, selector=code, attributes=attributes, ist=ist)
 
     def store_tss(self, *, bitmap: bytes = b"") -> None:
         """A TSS with TSS_STACK as the ring-0 stack, TSS_STACK - 0x400 as IST1 and an I/O permission map at 0x80."""

@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from typing import Final
 
-from capstone import CS_AC_WRITE, CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, Cs, x86_const
+from capstone import (
+    CS_AC_WRITE,
+    CS_ARCH_X86,
+    CS_GRP_CALL,
+    CS_GRP_INT,
+    CS_GRP_IRET,
+    CS_GRP_JUMP,
+    CS_GRP_RET,
+    CS_MODE_16,
+    CS_MODE_32,
+    CS_MODE_64,
+    Cs,
+    x86_const,
+)
 
 _MODES: Final = {16: CS_MODE_16, 32: CS_MODE_32, 64: CS_MODE_64}
 
@@ -22,6 +35,17 @@ def lengths(code: bytes, bits: int) -> tuple[int, ...]:
     return tuple(size for _, size, _, _ in _decoder(bits).disasm_lite(code, 0))
 
 
+def line_size(code: bytes, bits: int) -> int:
+    """Bytes of ``code`` up to and with its first branch, interrupt or return."""
+    size = 0
+    for insn in _detailed(bits).disasm(code, 0):
+        size += insn.size
+        if not _BRANCHES.isdisjoint(insn.groups):
+            break
+    return size
+
+
+_BRANCHES: Final = frozenset({CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT, CS_GRP_IRET})
 _GPR: Final = {
     getattr(x86_const, f"X86_REG_{prefix}{name}"): index
     for index, name in enumerate(("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI"))

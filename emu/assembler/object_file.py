@@ -5,7 +5,7 @@ Sources: System V ABI, "Object Files"; the x86 supplements for relocations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -37,11 +37,13 @@ class _Placed:
     data: bytes
 
 
-def load_object(path: Path, *, org: int = 0, section: str | None = None) -> Image:
+def load_object(
+    path: Path, *, org: int = 0, section: str | None = None, externals: Mapping[str, int] | None = None
+) -> Image:
     """The allocated sections of the object ``path``, laid out from address ``org`` and relocated.
 
     Code comes first, then read-only data, data, bss; of a kernel's relocate_kernel_64.o its two own sections.
-    ``section`` takes that one section only.
+    ``section`` takes that one section only, ``externals`` are linear addresses of symbols that it may leave undefined.
 
     Raises:
         ImageError: not an ELF object, damaged, for another machine, or not complete in itself.
@@ -53,7 +55,7 @@ def load_object(path: Path, *, org: int = 0, section: str | None = None) -> Imag
     if not content.startswith(ELF_MAGIC):
         raise ImageError("is not an ELF file", where=str(path))
     try:
-        return _load(content, path, org, section)
+        return _load(content, path, org, section, externals or {})
     except ImageError:
         raise
     except RecursionError as error:
@@ -63,7 +65,7 @@ def load_object(path: Path, *, org: int = 0, section: str | None = None) -> Imag
         raise ImageError(f"is damaged or truncated: {what}", where=str(path)) from error
 
 
-def _load(content: bytes, path: Path, org: int, section: str | None) -> Image:
+def _load(content: bytes, path: Path, org: int, section: str | None, externals: Mapping[str, int]) -> Image:
     elf = ELFFile(BytesIO(content))
     bits = _check_kind(elf, str(path))
     placed = _place(elf, str(path), org, section)
@@ -71,7 +73,7 @@ def _load(content: bytes, path: Path, org: int, section: str | None) -> Image:
     code = bytearray(end - org)
     for one in placed:
         code[one.address - org : one.address - org + len(one.data)] = one.data
-    for relocation in _relocations(elf, placed, bits, org, str(path)):
+    for relocation in _relocations(elf, placed, bits, org, path=str(path), externals=externals):
         relocation.apply(code, org)
     symbols, constants = _symbols(elf, placed)
     lines = line_map(content, {one.index: (one.address, len(one.data)) for one in placed}, bits)
@@ -156,12 +158,16 @@ def _family_order(one: tuple[int, Section]) -> int:
     return _rank(one[1].name)
 
 
-def _value(elf: ELFFile, symbol: Symbol, placed: dict[int, _Placed], where: str) -> int:
+def _value(
+    elf: ELFFile, symbol: Symbol, placed: dict[int, _Placed], where: str, externals: Mapping[str, int]
+) -> int:
     """The address of ``symbol`` in the flat image."""
     home, name = symbol["st_shndx"], symbol.name
     if home == "SHN_UNDEF":
         if not name:
             return 0
+        if name in externals:
+            return externals[name]
         if symbol["st_info"]["bind"] == "STB_WEAK":
             return 0
         raise ImageError(
@@ -180,7 +186,9 @@ def _value(elf: ELFFile, symbol: Symbol, placed: dict[int, _Placed], where: str)
     return placed[home].address + int(symbol["st_value"])
 
 
-def _relocations(elf: ELFFile, placed: Sequence[_Placed], bits: int, org: int, path: str) -> list[Relocation]:
+def _relocations(
+    elf: ELFFile, placed: Sequence[_Placed], bits: int, org: int, *, path: str, externals: Mapping[str, int]
+) -> list[Relocation]:
     by_index = {one.index: one for one in placed}
     found: list[Relocation] = []
     for section in elf.iter_sections():
@@ -200,7 +208,7 @@ def _relocations(elf: ELFFile, placed: Sequence[_Placed], bits: int, org: int, p
             if symbol is None:
                 raise ImageError("a relocation names a symbol that does not exist", where=where)
             addend = int(raw["r_addend"]) if section["sh_type"] == "SHT_RELA" else None
-            value = _value(elf, symbol, by_index, where)
+            value = _value(elf, symbol, by_index, where, externals)
             found.append(Relocation(target.address - org + offset, kind, str(symbol.name), value, addend, where))
     return found
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from emu.bench.history import bench_history
 from emu.errors import EngineError, KjumpError
 from emu.journey import programs
 from emu.journey.journey import Journey
@@ -155,7 +156,7 @@ def _rate(once: Callable[[], None]) -> float:
     return count / (now - start)
 
 
-BENCHES: dict[str, Callable[[], Iterator[str]]] = {"run": bench_run, "trips": bench_trips}
+BENCHES: dict[str, Callable[[], Iterator[str]]] = {"run": bench_run, "trips": bench_trips, "history": bench_history}
 
 
 def run_benches(names: Sequence[str]) -> Iterator[str]:

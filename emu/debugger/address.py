@@ -12,7 +12,7 @@ from emu.errors import DebuggerError
 from emu.journey.symbols import Symbols
 from emu.machine.cpu import GPR_NAMES, SEGMENT_NAMES, Cpu
 
-_TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d[\d,_]*|\$?[A-Za-z_.][\w.]*|<<|>>|[-+*/%&|^()~])")
+_TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d[\d,_]*|\$?[A-Za-z_.][\w.]*|<<|>>|[=!<>]=|&&|\|\||[-+*/%&|^()~<>!])")
 _LINE = re.compile(r"^([\w./-]+\.(?:S|s|inc|asm)):(\d+)$")
 _SYMBOL = re.compile(r"^([A-Za-z_.][\w.]*)\s*(?:[+-].*)?$")
 _SEGMENTED = re.compile(r"^([a-z]s|0[xX][0-9a-fA-F]+|\d+):(?!:)(.+)$")
@@ -100,7 +100,10 @@ class Evaluator:
         return value >> 16 & 0xFFFFFF | value >> 56 << 24
 
     def number(self, text: str) -> int:
-        """An integer expression of numbers, ``$registers``, symbols and + - * / % & | ^ ~ << >> with parentheses."""
+        """An integer expression of numbers, ``$registers``, symbols, parentheses and C's operators on integers.
+
+        ``*ADDRESS`` is the word of the present mode at a linear address.
+        """
         tokens = self._tokens(text)
         parser = _Parser(tokens, self)
         value = parser.expression(0)
@@ -120,6 +123,14 @@ class Evaluator:
             raise DebuggerError("an address or number is wanted here")
         return tokens
 
+    def word_at(self, linear: int) -> int:
+        """The word of the present mode at a linear address; raises DebuggerError where nothing is mapped."""
+        size = self._cpu.bits // 8
+        raw = self._cpu.peek(linear, size) or b""
+        if len(raw) < size:
+            raise DebuggerError(f"{linear:#x} is not mapped here", hint="walk shows why")
+        return int.from_bytes(raw, "little")
+
     def atom(self, token: str) -> int:
         """A number, register or symbol."""
         if token[0].isdigit():
@@ -132,7 +143,11 @@ class Evaluator:
         return linear
 
 
-_BINARY = {"|": 1, "^": 2, "&": 3, "<<": 4, ">>": 4, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6}
+_BINARY = {
+    "||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, ">": 7, "<=": 7, ">=": 7, "<<": 8, ">>": 8,
+    "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
+}  # fmt: skip
+_DEEPEST = 100
 
 
 class _Parser:
@@ -142,6 +157,12 @@ class _Parser:
         self._tokens = tokens
         self._evaluator = evaluator
         self.at = 0
+        self._depth = 0
+
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise DebuggerError("the expression is nested too deep")
 
     def expression(self, least: int) -> int:
         left = self._unary()
@@ -156,11 +177,17 @@ class _Parser:
             raise DebuggerError("the expression ends too early")
         token = self._tokens[self.at]
         self.at += 1
-        if token in "-~+":
+        if token in ("-", "~", "+", "!", "*"):
+            self._enter()
             value = self._unary()
-            return -value if token == "-" else ~value if token == "~" else value
+            self._depth -= 1
+            if token == "*":
+                return self._evaluator.word_at(value)
+            return {"-": -value, "~": ~value, "+": value, "!": int(not value)}[token]
         if token == "(":
+            self._enter()
             value = self.expression(0)
+            self._depth -= 1
             if self.at >= len(self._tokens) or self._tokens[self.at] != ")":
                 raise DebuggerError("a closing parenthesis is missing")
             self.at += 1
@@ -185,5 +212,13 @@ class _Parser:
             "^": lambda: left ^ right,
             "<<": lambda: left << right,
             ">>": lambda: left >> right,
+            "==": lambda: int(left == right),
+            "!=": lambda: int(left != right),
+            "<": lambda: int(left < right),
+            ">": lambda: int(left > right),
+            "<=": lambda: int(left <= right),
+            ">=": lambda: int(left >= right),
+            "&&": lambda: int(bool(left) and bool(right)),
+            "||": lambda: int(bool(left) or bool(right)),
         }
         return results[operator]()

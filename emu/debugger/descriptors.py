@@ -109,7 +109,7 @@ def tss(session: Session, width: int = WIDTH) -> list[str]:
         return ["tr is null: there is no task state segment, so no stack switch can work"]
     long = bool(cpu.efer & Efer.LMA)
     raw = _table(session, cpu.tr.base, cpu.tr.limit)
-    lines = [f"tss at {_at(session, cpu.tr.base)}, {cpu.tr.describe()}"]
+    lines = [f"tss {cpu.tr.selector:#x} at {_at(session, cpu.tr.base)}, limit {cpu.tr.limit:#x}"]
     for name, offset, size in _TSS64 if long else _TSS32:
         if offset + size <= len(raw):
             value = int.from_bytes(raw[offset : offset + size], "little")

@@ -79,28 +79,28 @@ def examine(
     if form == "i":
         return disassemble(session, address, count, width=width)
     if form == "s":
-        return _strings(session, address, count)
+        return _strings(session, address, count, width)
     if count < 0:
         address, count = Address(max(address.value + count * size, 0), address.physical), -count
     raw = session.read(address, count * size) or b""
     if len(raw) < size and count:
         raise DebuggerError(f"{address} is not mapped here", hint="walk shows why")
-    return _rows(session, address, raw, count, form, size, width)
-
-
-def _rows(
-    session: Session, address: Address, raw: bytes, count: int, form: str, size: int, width: int
-) -> list[str]:
     items = [raw[at : at + size] for at in range(0, len(raw) - size + 1, size)]
+    lines = _rows(session, address, items, form, width)
+    if len(items) < count:
+        lines.append(f"{Address(address.value + len(items) * size, address.physical)}:  not mapped here")
+    return lines
+
+
+def _rows(session: Session, address: Address, items: list[bytes], form: str, width: int) -> list[str]:
+    size = len(items[0]) if items else 1
     across = _ACROSS[size] if form != "t" else max(4 // size, 1)
-    lines = []
+    lines: list[str] = []
     for start in range(0, len(items), across):
         row = items[start : start + across]
         shown = [_pointer(session, item) if form == "a" else show_item(item, form) for item in row]
         text = f"{labelled(session, Address(address.value + start * size, address.physical))}:"
         lines += _packed(text, shown, width)
-    if len(items) < count:
-        lines.append(f"{Address(address.value + len(items) * size, address.physical)}:  not mapped here")
     return lines
 
 
@@ -130,11 +130,16 @@ def _string(session: Session, address: Address) -> tuple[str, int]:
     return (f'"{text}"', end + 1) if end >= 0 else (f'"{text}"...', len(raw))
 
 
-def _strings(session: Session, address: Address, count: int) -> list[str]:
-    lines = []
+def _broken(text: str, width: int) -> list[str]:
+    """A long string over several lines, broken anywhere."""
+    return [text[:width], *(f"    {text[at : at + width - 4]}" for at in range(width, len(text), width - 4))]
+
+
+def _strings(session: Session, address: Address, count: int, width: int) -> list[str]:
+    lines: list[str] = []
     for _ in range(count):
         text, size = _string(session, address)
-        lines.append(f"{labelled(session, address)}:  {text}")
+        lines += _broken(f"{labelled(session, address)}:  {text}", width)
         address = Address(address.value + size, address.physical)
     return lines
 

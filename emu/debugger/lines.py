@@ -33,7 +33,9 @@ def wrap_all(lines: Iterable[str], width: int = WIDTH, indent: int = 4) -> list[
     return [part for line in lines for part in wrap(line, width, indent)]
 
 
-def table(rows: Sequence[Sequence[str]], width: int = WIDTH, gap: int = 2, right: frozenset[int] = frozenset()) -> list[str]:
+def table(
+    rows: Sequence[Sequence[str]], width: int = WIDTH, gap: int = 2, right: frozenset[int] = frozenset()
+) -> list[str]:
     """``rows`` in aligned columns, those in ``right`` flush right; what the last column has too much is wrapped."""
     if not rows:
         return []
@@ -41,9 +43,8 @@ def table(rows: Sequence[Sequence[str]], width: int = WIDTH, gap: int = 2, right
     widths = [max((len(row[at]) for row in rows if at < len(row)), default=0) for at in range(columns - 1)]
     lines: list[str] = []
     for row in rows:
-        cells = [
-            cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in enumerate(row[: columns - 1])
-        ]
+        front = enumerate(row[: columns - 1])
+        cells = [cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in front]
         head = "".join(cell + " " * gap for cell in cells)
         last = row[columns - 1] if len(row) == columns else ""
         room = max(width - len(head), 20)

@@ -45,7 +45,7 @@ def general_cells(session: Session) -> list[tuple[str, bool]]:
 
 
 def regs(session: Session, width: int = WIDTH) -> list[str]:
-    """``regs``: general registers, flags, instruction pointer and control registers; ``*`` is what the last move changed."""
+    """``regs``: general and control registers, flags, instruction pointer; ``*``: changed by the last move."""
     now, moved = session.machine.cpu.registers(), changed_names(session)
     star = {name: " *" if name in moved else "" for name in now}
     pointer = "rip" if session.machine.cpu.bits == 64 else "eip"
@@ -84,7 +84,8 @@ def creg(session: Session, width: int = WIDTH) -> list[str]:
     cpu, now = session.machine.cpu, session.machine.cpu.registers()
     moved = changed_names(session)
     lines = [f"mode {cpu.mode()}, CPL {cpu.cpl}"]
-    for name, bits in (("cr0", Cr0), ("cr4", Cr4), ("efer", Efer)):
+    tables: tuple[tuple[str, type[IntEnum]], ...] = (("cr0", Cr0), ("cr4", Cr4), ("efer", Efer))
+    for name, bits in tables:
         lines += _bits_line(name, now[name], bits, width, star=name in moved)
     paging = cpu.paging()
     top = "" if paging.mode is PagingMode.NONE else f", {paging.mode.value} tables begin at p:{paging.root:#x}"
@@ -95,7 +96,8 @@ def creg(session: Session, width: int = WIDTH) -> list[str]:
     iopl = now["rflags"] >> 12 & 3
     lines += _bits_line("rflags", now["rflags"], Eflags, width, star="rflags" in moved)
     lines[-1] += f" IOPL={iopl}"
-    for name, bits in (("dr6", Dr6), ("dr7", Dr7)):
+    tables = (("dr6", Dr6), ("dr7", Dr7))
+    for name, bits in tables:
         lines += _bits_line(name, now[name], bits, width, star=name in moved)
     lines += in_columns([f"DR{index} {now[f'dr{index}']:#x}" for index in range(4)], width)
     return lines

@@ -125,7 +125,6 @@ def command(
 
     def declare(function: Callable[[_Set, argparse.Namespace], bool | None]) -> Any:  # noqa: ANN401 - cmd2's own type
         function.__name__ = f"do_{name}"
-        function.__qualname__ = f"do_{name}"
         declared = with_argparser(_builder(name, function.__doc__ or "", arguments))(function)
         setattr(declared, MARK, Declared(name, moves, moves if repeats is None else repeats))
         return declared

@@ -101,7 +101,7 @@ class LineParser(StatementParser):
     def parse(self, line: str) -> Statement:
         """A command and its arguments; raises DebuggerError for a command that there is not."""
         command, rest = self._resolved(line)
-        return Statement(rest, raw=line, command=command, args=rest) if command else Statement("", raw=line)
+        return Statement(rest, raw=line, command=command) if command else Statement("", raw=line)
 
     def parse_command_only(self, rawinput: str) -> PartialStatement:
         """The same for completion, which keeps silent about unknown commands."""

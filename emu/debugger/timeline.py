@@ -74,7 +74,8 @@ class Timeline:
         while machine.count.ticks < at.tick:
             machine.run(at.tick - machine.count.ticks)
         while machine.deliveries < at.deliveries:
-            if not isinstance(machine.run(until_delivery=True, ticks=1), ev.HandlerEntered):
+            outcome = machine.run(until_delivery=True, ticks=1)
+            if not isinstance(outcome, ev.HandlerEntered | ev.TripleFault | ev.NotModelled):
                 raise DebuggerError(f"the recording does not repeat itself at tick {at.tick:,}")
 
     def goto_position(self, n: int, k: int = 0) -> None:
@@ -121,6 +122,8 @@ class Timeline:
             left = None if last is None else last - self.position.n
             if (left is not None and left <= 0) or (limit is not None and room <= 0 and machine.count.ticks >= limit):
                 return ev.StepLimit(0)
+            if room <= 0 and stop_at == self.end.tick:  # the recording ends in a delivery, which takes no tick
+                return machine.run(1, until_delivery=True)
             outcome = machine.run(max(room, 0), instructions=left, until_delivery=until_delivery)
             if barrier is not None and machine.count.ticks >= barrier[1].tick:
                 self.history.restore(barrier[0])

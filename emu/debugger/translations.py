@@ -14,7 +14,7 @@ from emu.x86.paging import Mapping, PagingMode, explain, mappings, merge
 
 
 def walk(session: Session, address: Address, width: int = WIDTH) -> list[str]:
-    """``walk``: each level of the tables, then what each kind of access would do.  Raises DebuggerError for p: addresses."""
+    """``walk``: each level of the tables, then what each kind of access would do.  Raises DebuggerError for p: ones."""
     if address.physical:
         raise DebuggerError(f"{address} is physical: nothing to walk", hint="p2v lists what maps it")
     done = session.machine.cpu.walk(address.value)
@@ -74,7 +74,7 @@ def maps(session: Session, width: int = WIDTH) -> list[str]:
     state = session.machine.cpu.paging()
     if state.mode is PagingMode.NONE:
         return ["paging is off: every linear address is its physical one"]
-    lines = [f"{state.mode.value} paging, tables begin at {show_phys(state.root)}; rights: read write execute user global"]
+    lines = [f"{state.mode.value} paging, tables at {show_phys(state.root)}; rights: read write execute user global"]
     digits = 16 if state.mode.is_long else 8
     for one in merged(session):
         end = one.linear + one.size - 1

@@ -50,13 +50,9 @@ def _finding(
     )
 
 
-def _at(
-    journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, *, because: Sequence[str]
-) -> Finding:
+def _at(journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, *, because: Sequence[str]) -> Finding:
     place = str(journey.symbols.place(event.pc))
-    return Finding(
-        kind, journey.transition.name, event.tick, event.position, place, expected, actual, tuple(because)
-    )
+    return Finding(kind, journey.transition.name, event.tick, event.position, place, expected, actual, tuple(because))
 
 
 # ---- command lines and jump page -------------------------------------------------------------------------------

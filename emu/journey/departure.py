@@ -85,9 +85,9 @@ def first(mine: Sequence[Step], theirs: Sequence[Step]) -> str:
     """The first place where ``mine`` departs from ``theirs``, the built-in stub's, as a sentence; empty: nowhere."""
     if not mine or not theirs:
         return ""
-    sourced = bool(mine[0].line) and bool(theirs[0].line)
-    found = _compare(mine, theirs, [step.line or step.code if sourced else step.code for step in mine],
-                     [step.line or step.code if sourced else step.code for step in theirs])  # fmt: skip
+    sourced = all(step.place.file for step in (*mine, *theirs))
+    keys, other_keys = ([step.text if sourced else step.code for step in steps] for steps in (mine, theirs))
+    found = _compare(mine, theirs, keys, other_keys)
     if found or not sourced:
         return found
     # The same lines: a symbol that has another value still makes another instruction.
@@ -112,8 +112,7 @@ def _compare(mine: Sequence[Step], theirs: Sequence[Step], keys: list[str], othe
     head = f"departs from the built-in stub at N {mine[at].position}: "
     if at and _went_elsewhere(mine[at - 1 : at + 1], theirs[at - 1 : at + 1]):
         return (
-            f"{head}after {mine[at - 1].shown()} it is at {mine[at].shown()}, the built-in stub at "
-            f"`{theirs[at].text}`"
+            f"{head}after {mine[at - 1].shown()} it is at {mine[at].shown()}, the built-in stub at `{theirs[at].text}`"
         )
     before = mine[at - 1].shown() if at else "the entry"
     return head + _change(mine[at:], theirs[at:], keys[at:], other_keys[at:], before)
@@ -125,9 +124,7 @@ def _alike(keys: Sequence[str], other_keys: Sequence[str]) -> bool:
     return len(few & others) * 2 >= len(others)
 
 
-def _change(
-    mine: Sequence[Step], theirs: Sequence[Step], keys: list[str], other_keys: list[str], before: str
-) -> str:
+def _change(mine: Sequence[Step], theirs: Sequence[Step], keys: list[str], other_keys: list[str], before: str) -> str:
     """What was added, left out or changed behind ``before``, where all four begin."""
     matcher = SequenceMatcher(None, keys[:WINDOW], other_keys[:WINDOW], autojunk=False)
     kind, a, b, c, d = next(code for code in matcher.get_opcodes() if code[0] != "equal")

@@ -106,7 +106,9 @@ def _built_in(journey: Journey, until: str) -> dict[str, list[Step]]:
     """The record of the same scene with the built-in stubs; the last ones are kept, for they never change."""
     scene = replace(journey.scene, stubs=())
     files = programs.stub_files(scene)
-    images = [programs.load(path, PAGE_SIZE, scene.arch) for path in (files.relocate, files.jump_entry, files.purgatory)]
+    images = [
+        programs.load(path, PAGE_SIZE, scene.arch) for path in (files.relocate, files.jump_entry, files.purgatory)
+    ]
     images += [journey.kernel_a, journey.kernel_b]
     key = (repr(scene), until, *(image.sha256 for image in images))
     if key not in _KEPT:

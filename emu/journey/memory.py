@@ -97,9 +97,7 @@ class RamImage:
                     yield found
 
 
-def _difference(
-    page: int, expected: bytes, actual: bytes, volatile: Sequence[tuple[int, int]]
-) -> Difference | None:
+def _difference(page: int, expected: bytes, actual: bytes, volatile: Sequence[tuple[int, int]]) -> Difference | None:
     wrong = [
         index
         for index in range(PAGE_SIZE)

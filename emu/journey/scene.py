@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emu import resources
 from emu.errors import BadCommandLine, JourneyError
+from emu.journey.journey_file import TRANSITIONS, JourneyFile, builtin_journeys, find_journey, read_journey
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap, Range, default_map
 from emu.kexec.layout import KERNEL_BASE
@@ -16,29 +15,22 @@ from emu.kexec.memparse import memparse
 from emu.kexec.target import parse_target, place_target
 from emu.units import MIB, show_size
 
-TRANSITIONS = ("load", "suspend", "return")
+__all__ = [
+    "HANDOFFS",
+    "TRANSFERS",
+    "TRANSITIONS",
+    "JourneyFile",
+    "Scene",
+    "builtin_journeys",
+    "find_journey",
+    "make_scene",
+    "parse_arch",
+    "parse_size",
+    "read_journey",
+]
 TRANSFERS = ("swap",)
 HANDOFFS = ("page", "stack")
-_TOP = {"name", "summary", "transitions", "transfer", "handoff", "machine", "kernels", "command_line"}
-_MACHINE = {"ram", "target", "e820"}
 _SMALLEST = 24 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class JourneyFile:
-    """A journey as its TOML file describes it; command lines are templates."""
-
-    path: Path
-    name: str
-    summary: str
-    transitions: tuple[str, ...]
-    transfer: str
-    handoff: str
-    ram: str
-    target: str
-    e820: tuple[Mapping[str, object], ...]
-    kernels: Mapping[str, Mapping[str, str]]
-    command_lines: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,84 +84,6 @@ class Scene:
             f"{self.arch}, {self.transfer}, {self.handoff}    {show_size(self.ram)}, "
             f"target area {show_size(area.size)} at p:{area.start:#x}    seed {self.seed}"
         )
-
-
-def _fail(path: Path, what: str, hint: str = "") -> JourneyError:
-    return JourneyError(what, where=path.name, hint=hint)
-
-
-def _table(path: Path, data: Mapping[str, object], key: str, known: set[str] | None) -> Mapping[str, object]:
-    table = data.get(key, {})
-    if not isinstance(table, dict):
-        raise _fail(path, f"{key} is not a table")
-    for name in table:
-        if known is not None and name not in known:
-            raise _fail(path, f"unknown key {key}.{name}", f"known: {', '.join(sorted(known))}")
-    return table
-
-
-def _text(path: Path, data: Mapping[str, object], key: str, default: str | None = None) -> str:
-    value = data.get(key, default)
-    if not isinstance(value, str):
-        raise _fail(path, f"{key} must be a string" if key in data else f"{key} is missing")
-    return value
-
-
-def read_journey(path: Path) -> JourneyFile:
-    """Read and check a journey file; raises JourneyError naming the file and the key."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _fail(path, f"cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise _fail(path, f"is not TOML: {error}") from error
-    for key in data:
-        if key not in _TOP:
-            raise _fail(path, f"unknown key {key}", f"known: {', '.join(sorted(_TOP))}")
-    transitions = data.get("transitions", list(TRANSITIONS))
-    if not isinstance(transitions, list) or tuple(transitions) != TRANSITIONS[: len(transitions)] or not transitions:
-        raise _fail(path, f"transitions must be a beginning of {list(TRANSITIONS)}")
-    machine = _table(path, data, "machine", _MACHINE)
-    e820 = machine.get("e820", [])
-    if not isinstance(e820, list) or not all(isinstance(entry, dict) for entry in e820):
-        raise _fail(path, "machine.e820 must be a list of tables")
-    kernels: dict[str, Mapping[str, str]] = {}
-    for letter in ("a", "b"):
-        by_width = _table(path, _table(path, data, "kernels", {"a", "b"}), letter, {"32", "64"})
-        kernels[letter] = {width: _text(path, by_width, width) for width in by_width}
-    lines = _table(path, data, "command_line", {"a", "b"})
-    return JourneyFile(
-        path=path,
-        name=_text(path, data, "name", path.stem),
-        summary=_text(path, data, "summary", ""),
-        transitions=tuple(transitions),
-        transfer=_text(path, data, "transfer", "swap"),
-        handoff=_text(path, data, "handoff", "page"),
-        ram=_text(path, machine, "ram", "64M"),
-        target=_text(path, machine, "target", "16M@16M"),
-        e820=tuple(e820),
-        kernels=kernels,
-        command_lines={key: _text(path, lines, key) for key in lines},
-    )
-
-
-def builtin_journeys() -> dict[str, JourneyFile]:
-    """The journeys that come with kjump, by name."""
-    found = [read_journey(path) for path in sorted(resources.kernels_dir().glob("*.toml"))]
-    return {journey.name: journey for journey in found}
-
-
-def find_journey(name: str) -> JourneyFile:
-    """A built-in journey by name, or a journey file by path; raises JourneyError."""
-    known = builtin_journeys()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.suffix == ".toml" or path.exists():
-        if not path.is_file():
-            raise JourneyError("no such journey file", where=name)
-        return read_journey(path)
-    raise JourneyError(f"no journey is called {name}", hint=f"built in: {', '.join(sorted(known))}; or a .toml file")
 
 
 def parse_arch(name: str) -> Arch:

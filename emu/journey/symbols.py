@@ -65,7 +65,7 @@ class Symbols:
             if here is not None and window.image is here[0] and name in window.image.symbols
             and window.linear <= near < window.linear + window.size
         ]  # fmt: skip
-        return (same or found or [None])[0]
+        return next(iter(same or found), None)
 
     def all_addresses_of(self, name: str) -> list[int]:
         """Every linear address at which a program shows symbol ``name``."""

@@ -37,7 +37,8 @@ class KexecImage:
     """One loaded image; addresses are physical unless they say otherwise.
 
     ``head`` is the first kimage entry, by value.  ``pairs`` are the (destination, source) pages that the list names, in
-    order. ``swap_page`` is None for a crash image, which has no sources either.
+    order. ``swap_page`` is None for a crash image, which has no sources either.  ``caller_pages`` are control pages
+    for whoever calls the stub.
     """
 
     arch: Arch
@@ -52,6 +53,7 @@ class KexecImage:
     list_pages: tuple[Phys, ...]
     owners: Mapping[PageOwner, tuple[Pfn, ...]] = field(default_factory=lambda: MappingProxyType({}))
     jump: JumpPages | None = None
+    caller_pages: tuple[Phys, ...] = ()
 
     @property
     def word(self) -> int:

@@ -19,6 +19,7 @@ from emu.kexec.layout import SEGMENT_MAX, ElfMachine, LoadFlag
 from emu.kexec.loading import ImageLoading
 from emu.kexec.segments import Segment, check_inside, check_segments, usable_by_jump
 from emu.kexec.staged import PhysMemory, Staged
+from emu.units import Linear
 
 ARCH_SHIFT = 16
 ARCH_MASK = 0xFFFF0000
@@ -30,12 +31,15 @@ class LoadRequest:
     """The arguments of the system call.
 
     ``entry`` is the physical address where B starts, ``flags`` has the ELF machine in its high half, and ``segments``
-    None stands for an array that cannot be read.
+    None stands for an array that cannot be read.  The rest is no argument but the kernel's own doing: ``text``, the linear
+    address of relocate_kernel in the text of a classic x86_64 kernel, and how many control pages its caller wants.
     """
 
     entry: int
     segments: tuple[Segment, ...] | None
     flags: int = 0
+    text: Linear | None = None
+    caller_pages: int = 0
 
 
 @dataclass(slots=True)
@@ -116,7 +120,7 @@ def _load_normal(request: LoadRequest, flags: LoadFlag, kernel: KexecState, stag
         usable = usable_by_jump(kernel.memory_map, target)
         check_inside(segments, usable, "the low region and the target area")
     loading = ImageLoading(kernel.arch, kernel.memory_map, kernel.pool, staged, segments)
-    return loading.run(request.entry, flags, target)
+    return loading.run(request.entry, flags, target, text=request.text, caller_pages=request.caller_pages)
 
 
 def _load_crash(request: LoadRequest, kernel: KexecState, staged: Staged) -> KexecImage:

@@ -13,7 +13,7 @@ from emu.kexec.layout import Ind, LoadFlag
 from emu.kexec.page_tables import build_flat_copy_tables, build_transition_tables
 from emu.kexec.segments import Segment, page_of
 from emu.kexec.staged import ZERO_PAGE, Staged
-from emu.units import PAGE_MASK, PAGE_SIZE, Phys
+from emu.units import PAGE_MASK, PAGE_SIZE, Linear, Phys
 
 
 class ImageLoading:
@@ -36,17 +36,29 @@ class ImageLoading:
         )
         self._list = ListBuilder(self._list_page, arch.word, staged.write)
 
-    def run(self, entry: int, flags: LoadFlag, target: Range | None) -> KexecImage:
-        """The image, its pages staged; ``target`` is given for KJUMP.  Raises :class:`LoadError` (ENOMEM, EFAULT)."""
+    def run(
+        self,
+        entry: int,
+        flags: LoadFlag,
+        target: Range | None,
+        *,
+        text: Linear | None = None,
+        caller_pages: int = 0,
+    ) -> KexecImage:
+        """The image, its pages staged; ``target`` is given for KJUMP, ``text`` and ``caller_pages`` as in LoadRequest.
+
+        Raises :class:`LoadError` (ENOMEM, EFAULT)."""
         control = self._pages.control_page()
         swap = self._pages.control_page(PageOwner.SWAP)
         extra = self._jump_control_pages() if target is not None else ()
+        caller = tuple(self._pages.control_page() for _ in range(caller_pages))
         root = build_transition_tables(
             self._arch,
             self._table_page,
             self._staged.write,
             memory_map=self._map,
             control_page=control,
+            text=text,
             also=[
                 *((segment.mem, segment.end) for segment in self._segments),
                 *((page, page + PAGE_SIZE) for page in (control, swap, *extra)),
@@ -72,6 +84,7 @@ class ImageLoading:
             list_pages=tuple(self._list.pages),
             owners=MappingProxyType(owned),
             jump=jump,
+            caller_pages=caller,
         )
 
     def _list_page(self) -> Phys:

@@ -129,14 +129,16 @@ def build_transition_tables(
     memory_map: MemoryMap,
     control_page: Phys,
     also: Iterable[tuple[int, int]] = (),
+    text: Linear | None = None,
 ) -> Phys:
     """The tables on which relocate_new_kernel runs; returns their root.
 
     The control page is at its address in A's direct map, executable and writable.  On x86_64 all of physical 0 up to
     the end of RAM is mapped to itself, and so are the (start, end) ranges of ``also`` (segments, control pages, jump
-    page).
+    page).  Given ``text``, the linear address at which A's kernel has the stub in its own text (x86_64 before 6.14), the
+    control page is there and not in the direct map.
     """
-    window = (arch.direct(control_page), control_page)
+    window = (arch.direct(control_page) if text is None else text, control_page)
     if arch.word == 4:
         return build(arch, alloc, write, pages=(window, (control_page, control_page)))
     ranges = [(0, memory_map.end_of_ram), *also]
@@ -148,9 +150,12 @@ def build_flat_copy_tables(arch: Arch, alloc: AllocPage, write: Write, page: Phy
     return build(arch, alloc, write, pages=((page, page),))
 
 
-def set_rox(read_entry: ReadEntry, write: Write, root: int, arch: Arch, linear: Linear) -> Phys:
+def set_rox(
+    read_entry: ReadEntry, write: Write, root: int, arch: Arch, linear: Linear, *, writable: bool = False
+) -> Phys:
     """Make the 4 KiB page at ``linear`` read-only and executable in the tables at ``root``, as set_memory_rox does.
 
+    ``writable`` leaves the page writable, as set_memory_x does.
     ``read_entry`` takes a physical address and 4 or 8 bytes.  Returns the physical address of the entry that was
     changed; flushing the TLB is the caller's job.  Raises :class:`LoadError` (EINVAL) where the page is not mapped by a
     4 KiB entry or a table above forbids execution.
@@ -164,7 +169,7 @@ def set_rox(read_entry: ReadEntry, write: Write, root: int, arch: Arch, linear: 
         if level.is_leaf(entry):
             if level.page_size != PAGE_SIZE:
                 raise LoadError(f"{linear:#x} lies in a large page", errno=EINVAL, where="set_rox")
-            changed = entry & ~int(Entry.W) & ~(int(Entry.XD) if level.entry_size == 8 else 0)
+            changed = entry & ~(0 if writable else int(Entry.W)) & ~(int(Entry.XD) if level.entry_size == 8 else 0)
             write(at, changed.to_bytes(level.entry_size, "little"))
             return at
         if level.entry_size == 8 and entry & Entry.XD:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
-from emu.units import PAGE_SHIFT
+from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from emu.x86.sensitive import Sensitive, recognise
 
 MAX_INTERCEPTS = 48
-"""Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run."""
+"""Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run.
+
+All those of one block are kept, however many they are.
+"""
 _LONGEST = 15
 _INDIRECT = frozenset({b"\xc2", b"\xc3", b"\xff"})
 _BRANCH_PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
@@ -39,6 +42,8 @@ class CodeMap:
         self._found: list[int] = []
         self.pinned = pinned
         self.indirect: set[int] = set()
+        self._block: set[int] = set()
+        self.on_fetch: Callable[[int, int, int], None] = lambda _linear, _physical, _size: None
 
     def scan(self, linear: int, size: int) -> bool:
         """A block at ``linear`` was just translated.  True: :meth:`settle` is needed before it may run.
@@ -46,14 +51,12 @@ class CodeMap:
         Called from inside the translator's loop, so nothing is changed in the engine here.
         """
         code = self._cpu.peek(linear, size + _LONGEST) or b""  # a privileged one may be only half translated at CPL 3
-        walked = self._cpu.walk(linear)
-        if walked.physical is not None:
-            self._pfns.add(walked.physical >> PAGE_SHIFT)
-            if (linear & 0xFFF) + size > 0x1000:
-                behind = self._cpu.walk(linear + size - 1)
-                if behind.physical is not None:
-                    self._pfns.add(behind.physical >> PAGE_SHIFT)
+        first = min(size, PAGE_SIZE - (linear & PAGE_MASK))
+        self._fetched(linear, first)
+        if first < size:
+            self._fetched(linear + first, size - first)
         at, bits = 0, self._cpu.bits
+        self._block.clear()
         for length in lengths(code, bits):
             if at >= size:
                 break
@@ -63,12 +66,19 @@ class CodeMap:
                 self.indirect.add(address)
             if insn is not None:
                 self._known[address] = insn
+                self._block.add(address)
                 if address not in self._engine.intercepts:
                     self._found.append(address)
             else:
                 self._known.pop(address, None)
             at += length
         return bool(self._found)
+
+    def _fetched(self, linear: int, size: int) -> None:
+        physical = self._cpu.walk(linear).physical
+        if physical is not None:
+            self._pfns.add(physical >> PAGE_SHIFT)
+            self.on_fetch(linear, physical, size)
 
     def settle(self) -> None:
         """Intercept what :meth:`scan` found; the engine is stopped."""
@@ -81,9 +91,11 @@ class CodeMap:
         intercepts = self._engine.intercepts
         if len(intercepts) < MAX_INTERCEPTS:
             return
-        for address in [address for address in intercepts if address not in self.pinned][: MAX_INTERCEPTS // 4]:
+        old = [address for address in intercepts if address not in self.pinned and address not in self._block]
+        for address in old[: MAX_INTERCEPTS // 4]:
             self._engine.remove_intercept(address)
-        self._engine.flush_code()  # blocks of other address spaces hold such instructions too
+        if old:
+            self._engine.flush_code()  # blocks of other address spaces hold such instructions too
 
     def at(self, linear: int) -> Sensitive | None:
         """The sensitive instruction at ``linear`` under the present mapping, or None."""

@@ -93,6 +93,8 @@ class Counting:
     def position(self, address: int) -> Position:
         """Where the run is, with control at linear ``address``."""
         under_way = self._repeated == address and self._resumes_at == self.ticks
+        if self._repeated == address and self._executed and self._resumes_at == self.ticks + 1:
+            return Position(self.instructions, self._done)  # in the iteration itself
         if not under_way:
             return Position(self.instructions)
         pending = 1 if self._executed else 0

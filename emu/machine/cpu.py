@@ -7,6 +7,7 @@ descriptors, TSS): supervisor rights, Accessed and Dirty bits set as hardware se
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from emu.machine.cpustate import CS
@@ -23,7 +24,7 @@ from emu.x86.segments import SegmentCache, SystemType, TableRegister
 PDPT_PAGE = 0xFEFFF000
 """Physical page that no guest map contains: holds the PDPTEs that the processor latched at the last CR3 load.
 
-The engine reads PDPTEs at each walk and marks them accessed; hardware latches them (SDM 3A 4.4.1).  Under PAE
+The engine reads PDPTEs at each walk; hardware latches them (SDM 3A 4.4.1).  Under PAE
 paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :class:`Cpu`.
 """
 
@@ -54,7 +55,7 @@ class CpuSnapshot:
 
 
 class Cpu:
-    """Registers and linear memory of the one processor."""
+    """Registers and linear memory of the one processor; ``on_store(physical, data)`` hears of its own stores."""
 
     def __init__(self, engine: Engine, ram: Ram, pdpt_page: memoryview) -> None:
         self.engine = engine
@@ -63,6 +64,7 @@ class Cpu:
         self._guest_cr3: int | None = None
         self._pdptes: tuple[int, int, int, int] | None = None
         self.nmi_blocked = False
+        self.on_store: Callable[[int, bytes], None] = lambda _physical, _data: None
         self._translations: dict[tuple[int, Access], int] = {}
         self._small: dict[tuple[int, Access], int] = {}
         self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
@@ -77,17 +79,14 @@ class Cpu:
     @property
     def bits(self) -> int:
         """Width of the code being executed: 16, 32 or 64."""
-        flags = self.engine.segment(CS).flags
-        if self.engine.efer & Efer.LMA and flags >> 21 & 1:
-            return 64
-        return 32 if flags >> 22 & 1 else 16
+        return self.engine.code_bits
 
     @property
     def pc(self) -> int:
         """Linear address of the next instruction."""
-        if self.bits == 64:
+        if self.engine.code_bits == 64:
             return self.engine.rip
-        return (self.engine.segment(CS).base + self.engine.rip) & 0xFFFFFFFF
+        return (self.engine.segment_base(CS) + self.engine.rip) & 0xFFFFFFFF
 
     def paging(self) -> PagingState:
         """What a page walk depends on, now."""
@@ -243,6 +242,7 @@ class Cpu:
         if first < len(data):
             targets.append((self.translate(linear + first, WRITE), data[first:]))
         for physical, part in targets:
+            self.on_store(physical & PHYS_MASK, part)
             self.ram.write(physical & PHYS_MASK, part)
 
     def peek(self, linear: int, size: int) -> bytes | None:

@@ -15,8 +15,9 @@ from emu.errors import EngineError
 from emu.x86.segments import SegmentCache, TableRegister
 
 # Byte offsets inside CPUX86State of what no public call reaches.
-_REGS, _EIP, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = 0, 128, 176, 184, 328, 352, 376, 400, 424
+_REGS, _EIP, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = 0, 128, 172, 176, 184, 328, 352, 376, 400, 424
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
+_BREAKPOINTS = _DR + 8 * 8
 _EFER_SEARCH_END: Final = 0x5800
 
 # hflags: the translator's digest of the processor mode.
@@ -71,6 +72,11 @@ class CpuState:
         self._address = address
         self._view = memoryview((ctypes.c_char * _SIZE).from_address(address)).cast("B")
         self._efer_at = 0
+        self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
+        self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
+        self._direction = ctypes.c_int32.from_address(address + _DIRECTION)
+        self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
+        self._bases = tuple(ctypes.c_uint64.from_address(address + _SEGS + 24 * index + 8) for index in range(6))
 
     def find_efer(self, before: int, change: Callable[[], int]) -> None:
         """Find EFER: the one quadword that holds ``before`` and then the value that ``change()`` writes."""
@@ -111,11 +117,11 @@ class CpuState:
 
     def gpr(self, index: int) -> int:
         """General register in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15."""
-        return self._u64(_REGS + 8 * index)
+        return int(self._gprs[index])
 
     def set_gpr(self, index: int, value: int) -> None:
         """Set a general register (all 64 bits)."""
-        self._set_u64(_REGS + 8 * index, value)
+        self._gprs[index] = value
 
     @property
     def rip(self) -> int:
@@ -128,11 +134,11 @@ class CpuState:
 
     def cr(self, index: int) -> int:
         """CR0, CR2, CR3 or CR4."""
-        return self._u64(_CR + 8 * index)
+        return int(self._crs[index])
 
     def set_cr(self, index: int, value: int) -> None:
         """Set a control register with no check and no side effect; :meth:`digest` makes the mode follow."""
-        self._set_u64(_CR + 8 * index, value)
+        self._crs[index] = value
 
     def dr(self, index: int) -> int:
         """Debug register 0 to 7."""
@@ -141,6 +147,15 @@ class CpuState:
     def set_dr(self, index: int, value: int) -> None:
         """Set a debug register with no side effect (DR6 and DR7 bits that arm nothing)."""
         self._set_u64(_DR + 8 * index, value)
+
+    @property
+    def has_breakpoints(self) -> bool:
+        """True while the engine keeps a breakpoint object of its own for one of DR0 to DR3."""
+        return any(self._view[_BREAKPOINTS:_OLD_EXCEPTION])
+
+    def forget_breakpoints(self) -> None:
+        """The engine's breakpoint objects are gone: its pointers to them must not be followed."""
+        self._view[_BREAKPOINTS:_OLD_EXCEPTION] = bytes(_OLD_EXCEPTION - _BREAKPOINTS)
 
     @property
     def efer(self) -> int:
@@ -204,6 +219,21 @@ class CpuState:
     def idtr(self, table: TableRegister) -> None:
         self._set_cache(_IDT, SegmentCache(0, table.base, table.limit, 0))
 
+    def segment_base(self, index: int) -> int:
+        """The hidden base of ES CS SS DS FS GS (0 to 5)."""
+        return self._bases[index].value
+
+    @property
+    def backward(self) -> bool:
+        """EFLAGS.DF: string instructions go down."""
+        return self._direction.value < 0
+
+    @property
+    def code_bits(self) -> int:
+        """Width of the code being executed: 16, 32 or 64."""
+        mode = self._hflags.value
+        return 64 if mode & _HF_CS64 else 32 if mode & _HF_CS32 else 16
+
     @property
     def cpl(self) -> int:
         """Current privilege level."""
@@ -217,8 +247,7 @@ class CpuState:
     @property
     def single_instructions(self) -> bool:
         """True where the translator makes blocks of one instruction: TF is set, or an interrupt shadow is on."""
-        hflags = struct.unpack_from("<I", self._view, _HFLAGS)[0]
-        return bool(hflags & (_HF_TF | _HF_INHIBIT_IRQ))
+        return bool(self._hflags.value & (_HF_TF | _HF_INHIBIT_IRQ))
 
     def clear_interrupt_shadow(self) -> None:
         """The shadow ends (an interrupt or exception was delivered)."""

@@ -23,6 +23,7 @@ from unicorn.unicorn_py3 import unicorn as _binding
 from emu.errors import EngineError
 from emu.machine.cpustate import MARKERS, RCX, CpuState, locate, process_memory
 from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.x86.bits import DR7_ARMED, DR7_INITIAL
 
 _LIB: Final = _binding.uclib
 _Answer = TypeVar("_Answer")
@@ -44,6 +45,12 @@ _MARKED: Final = (
 )
 _DB: Final = 1
 MSR_EFER: Final = 0xC0000080
+_FPU_CONTROL: Final = (
+    x86_const.UC_X86_REG_FPCW,
+    x86_const.UC_X86_REG_FPSW,
+    x86_const.UC_X86_REG_FPTAG,
+    x86_const.UC_X86_REG_MXCSR,
+)
 _FPU_SSE: Final = (
     *((f"st{i}", x86_const.UC_X86_REG_ST0 + i) for i in range(8)),
     *((f"xmm{i}", x86_const.UC_X86_REG_XMM0 + i) for i in range(16)),
@@ -112,6 +119,7 @@ class Engine(CpuState):
         self._intercepts: dict[int, int] = {}
         self.on_intercept: Callable[[int], bool] = lambda _address: True
         self.on_new_code: Callable[[int, int], bool] = lambda _linear, _size: False
+        self.on_own_block: Callable[[int], None] = lambda _linear: None
         self.stores: Callable[[int], bool] = lambda _linear: False
         self._code_callback = _CODE_HOOK(self._guarded(self._on_code, None))
         self._add_standing_hooks()
@@ -168,6 +176,9 @@ class Engine(CpuState):
         self._uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0x5678000, 0x7FF, 0))
         checks.append(("GDTR", (self.gdtr.base, self.gdtr.limit), (0x1234000, 0x57)))
         checks.append(("IDTR", (self.idtr.base, self.idtr.limit), (0x5678000, 0x7FF)))
+        for flags, backward in ((0x402, True), (2, False)):
+            self.rflags = flags
+            checks.append(("DF", self.backward, backward))
         for register, public in ((0, x86_const.UC_X86_REG_CR0), (4, x86_const.UC_X86_REG_CR4)):
             checks.append((f"CR{register}", self.cr(register), self._uc.reg_read(public)))
         self._uc.mem_unmap(page, 0x1000)
@@ -221,6 +232,7 @@ class Engine(CpuState):
     def _on_edge(self, _uc: object, current: _BlockPointer, _previous: object, _data: object) -> None:
         block = current.contents
         if block.icount == 1 and self._is_retry(block.pc):
+            self.on_own_block(block.pc)
             self._counted_twice(block.pc)
         elif self.on_new_code(block.pc, block.size):
             self._stop(EngineStop(StopKind.NEW_CODE, self._counter.value - self._skipped))
@@ -445,6 +457,11 @@ class Engine(CpuState):
             state[name] = value[0] | value[1] << 64 if isinstance(value, tuple) else int(value)
         return state
 
+    def reset_fpu(self) -> None:
+        """x87 control, status and tag word and MXCSR as after reset (SDM 3A table 10-1); the engine begins with zeros."""
+        for register, value in zip(_FPU_CONTROL, (0x40, 0, 0x5555, 0x1F80), strict=True):
+            self._uc.reg_write(register, value)
+
     def settle(self) -> None:
         """Make the translator follow registers that were set one by one (:meth:`set_cr`, :meth:`set_segment`, efer)."""
         self.digest(self.rflags)
@@ -463,9 +480,23 @@ class Engine(CpuState):
         return self._uc.context_save()
 
     def restore(self, context: object) -> None:
-        """Put processor state back and drop cached translations, which the engine would otherwise keep."""
+        """Put processor state back and drop cached translations, which the engine would otherwise keep.
+
+        The engine's breakpoint objects behind DR0 to DR3 are not part of the state, only pointers to them: they are
+        made anew.
+        """
+        if self.has_breakpoints:
+            self._update_dr7(DR7_INITIAL)
         self._uc.context_restore(context)
+        self.forget_breakpoints()
+        armed = self.dr(7)
+        if armed & DR7_ARMED:
+            self.set_dr(7, DR7_INITIAL)
+            self._update_dr7(armed)
         self.flush_tlb()
+
+    def _update_dr7(self, value: int) -> None:
+        _LIB.cpu_x86_update_dr7_x86_64(ctypes.c_void_p(self._address), ctypes.c_uint32(value))
 
     # ---- with nothing of ours in the way (benchmarks) ------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import memory_operands
 from emu.machine.events import Hazard, Position
+from emu.machine.modified_code import ModifiedCode, Stored
 from emu.machine.ram import Ram
 from emu.units import PAGE_MASK, PAGE_SHIFT
 from emu.x86.bits import Cr4
@@ -49,11 +50,13 @@ def _paged(ram: Ram) -> Callable[[int, int], int]:
 
 @dataclass(frozen=True, slots=True)
 class HazardState:
-    """The windows that are open, what was said of them, and the last serialising instruction (tick, pc, position)."""
+    """The windows that are open, what was said of them, the last serialising instruction (tick, pc, position), and what
+    was stored since, by page frame."""
 
     stale: tuple[_Stale, ...]
     said: frozenset[tuple[str, _Stale]]
     serial: tuple[int, int, Position]
+    stored: dict[int, tuple[Stored, ...]]
 
 
 class Hazards:
@@ -69,18 +72,20 @@ class Hazards:
         self.serial = 0
         self.serial_pc = 0
         self.serial_position = machine.count.position(0)
+        self.code = ModifiedCode(machine)
 
     @property
     def state(self) -> HazardState:
         """All of it, as a value."""
         serial = (self.serial, self.serial_pc, self.serial_position)
-        return HazardState(tuple(self._stale), frozenset(self._said), serial)
+        return HazardState(tuple(self._stale), frozenset(self._said), serial, self.code.state)
 
     @state.setter
     def state(self, state: HazardState) -> None:
         self._close()
         self._stale, self._said = list(state.stale), set(state.said)
         self.serial, self.serial_pc, self.serial_position = state.serial
+        self.code.state = state.stored
         if self._stale:
             self._window = self._machine.watch_instructions(self._look)
 
@@ -92,6 +97,7 @@ class Hazards:
     def serialised(self) -> None:
         """A serialising instruction retired: fetch sees every earlier store."""
         machine = self._machine
+        self.code.serialised()
         self.serial = machine.count.ticks
         self.serial_pc = self._serial_from
         self.serial_position = machine.count.position(0)

@@ -73,6 +73,11 @@ class History:
         return self._bytes
 
     @property
+    def pages(self) -> int:
+        """How many different page frames changed."""
+        return len(self._versions)
+
+    @property
     def based_on(self) -> int:
         """Index of the checkpoint that the machine last went to or took."""
         return self._based_on

@@ -35,6 +35,11 @@ class InstructionState:
     cr8: int
 
 
+def _is_cr8(insn: Sensitive) -> bool:
+    """MOV to CR8 is the one to a control register that does not serialise."""
+    return insn.kind is Kind.CR_WRITE and insn.register == 8
+
+
 class Instructions:
     """Handlers by kind, for one machine."""
 
@@ -78,7 +83,7 @@ class Instructions:
         before = self._machine.count.ticks
         self._machine.hazards.before_serialising()
         self._handlers.get(insn.kind, self._native)(insn)
-        if insn.kind in SERIALIZING and self._machine.count.ticks > before:
+        if insn.kind in SERIALIZING and not _is_cr8(insn) and self._machine.count.ticks > before:
             self._machine.hazards.serialised()
 
     # ---- helpers -----------------------------------------------------------------------------------------------

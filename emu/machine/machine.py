@@ -117,6 +117,9 @@ class Machine:
         self.engine.on_intercept = self._on_intercept
         self.engine.on_new_code = self.code.scan
         self.engine.stores = self.code.stores
+        self.engine.on_own_block = self._own_block
+        self.code.on_fetch = self.hazards.code.fetched
+        self.cpu.on_store = self.policy.processor_store
         self.ram.on_host_write = self._host_wrote
 
     # ---- events ------------------------------------------------------------------------------------------------
@@ -154,6 +157,10 @@ class Machine:
         self._undo.append((address, self.ram.read(address, size)))
         self.engine.end_behind()
 
+    def _own_block(self, linear: int) -> None:
+        self.sync_time()
+        self.hazards.code.own_block(linear)
+
     def _signal(self, signal: DeviceSignal) -> None:
         match signal:
             case ExitRequest(status):
@@ -168,6 +175,8 @@ class Machine:
     def _dma(self, address: int, data: bytes, name: str) -> None:
         self._device = name
         self.policy.device_store(address, data, name)
+        if self.strict:
+            self.hazards.code.stored_by_device(address, len(data))
         self.ram.write(address, data)
         self._device = ""
 
@@ -302,6 +311,8 @@ class Machine:
         stop = done >= budget
         if insn.opcode in STORING:
             self.last_string = (tick + done, address)
+            if self.strict and not stop:
+                self._mover.tell_next(insn, self.hazards.code.stored)
         self.count.before_iteration(address, tick, done, engine_next=not stop)
         return stop
 
@@ -414,13 +425,16 @@ class Machine:
             self._flush = True
         self.watches.host_stored(address, data)
 
-    def _host_store(self, physical: int, size: int, _linear: int) -> bool:
+    def _host_store(self, physical: int, size: int, linear: int) -> bool:
         """May the host store this range for a string instruction?  Not over translated code, nor against policy."""
-        return (
+        may = (
             not self.code.covers(physical, size)
             and self.policy.allows(physical, size)
             and self.watches.allows(physical, size)
         )
+        if may and self.strict:
+            self.hazards.code.stored(physical, size, linear)
+        return may
 
     def watch(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
         """Call ``touched(physical, size, value, write)`` before each store (and read) in ``begin`` .. ``end`` inclusive.

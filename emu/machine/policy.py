@@ -64,6 +64,11 @@ class Policy:
         machine.sync_time()
         self._report(address, size, value, self.writer)
 
+    def processor_store(self, address: int, data: bytes) -> None:
+        """The processor is about to push ``data`` at physical ``address`` for an exception frame."""
+        if self._machine.strict and not self.allows(address, len(data)):
+            self._report(address, len(data), int.from_bytes(data, "little"), self.writer)
+
     def device_store(self, address: int, data: bytes, name: str) -> None:
         """A device wrote ``data`` at physical ``address``."""
         if self._machine.strict and not self.allows(address, len(data)):

@@ -31,6 +31,7 @@ def _apply(machine: Machine, *, rip: int, cr0: int, cr3: int, cr4: int, efer: in
     engine.ldtr = null
     engine.tr = SegmentCache(0, 0, 0xFFFF, 0x8B00)
     engine.rflags = 2
+    engine.reset_fpu()
     engine.set_dr(6, DR6_INITIAL)
     engine.set_dr(7, DR7_INITIAL)
     engine.settle()

@@ -9,7 +9,7 @@ timer deadline, so that an interrupt arrives between the same two iterations eit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from emu.machine.cpu import SEGMENT_NAMES, Cpu
 from emu.machine.cpustate import ES, RAX, RCX, RDI, RSI
@@ -21,14 +21,12 @@ from emu.x86.sensitive import Sensitive
 
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _SCAS = (0xAE, 0xAF)
-_DF = 1 << 10
 _ACCESSES = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 STORING = frozenset({*_MOVS, *_STOS})
 """Opcodes of the string instructions that store."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(NamedTuple):
     """A run of bytes inside one page of one bank; ``linear`` is where the guest sees it."""
 
     bank: Bank
@@ -52,7 +50,7 @@ class StringMover:
         """
         mask = (1 << 8 * insn.address) - 1
         count = self._cpu.engine.gpr(RCX) & mask
-        if count < 2 or budget < 2 or self._cpu.engine.rflags & _DF:
+        if count < 2 or budget < 2 or self._cpu.engine.backward:
             return 0
         limit = min(count, budget)
         if insn.opcode in _MOVS:
@@ -65,10 +63,19 @@ class StringMover:
             return 0
         return done
 
+    def tell_next(self, insn: Sensitive, stored: Callable[[int, int, int], None]) -> None:
+        """Tell ``stored(physical, size, linear)`` what the engine's next iteration of MOVS or STOS will store."""
+        mask = (1 << 8 * insn.address) - 1
+        if not self._cpu.engine.gpr(RCX) & mask:
+            return
+        span = self._span(insn, RDI, ES, mask, write=True)
+        if span is not None:
+            stored(span.physical, min(insn.operand, PAGE_SIZE - (span.physical & PAGE_MASK)), span.linear)
+
     def _segment_base(self, insn: Sensitive, index: int) -> int:
         if self._cpu.bits == 64 and index not in (4, 5):
             return 0
-        return self._cpu.engine.segment(index).base
+        return self._cpu.engine.segment_base(index)
 
     def _span(self, insn: Sensitive, register: int, segment: int, mask: int, *, write: bool) -> _Span | None:
         """The page that the pointer ``register`` is in, or None where an access there would not be plain RAM."""

@@ -173,7 +173,9 @@ def test_b_takes_at_least_ten_ticks(seen: Seen) -> None:
     assert start is not None
     assert end is not None
     interrupts = [
-        event for event in seen.journey.machine.events if isinstance(event, ev.Interrupt) and start < event.position < end
+        event
+        for event in seen.journey.machine.events
+        if isinstance(event, ev.Interrupt) and start < event.position < end
     ]
     assert len(interrupts) >= 10
 
@@ -186,9 +188,7 @@ def test_the_observer_hears_of_every_moment_in_order(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize(("until", "not_run"), [("load", ["suspend", "return"]), ("suspend", ["return"])])
-def test_what_did_not_run_is_said_to_be_not_run(
-    until: str, not_run: list[str], scene_of: Callable[..., Scene]
-) -> None:
+def test_what_did_not_run_is_said_to_be_not_run(until: str, not_run: list[str], scene_of: Callable[..., Scene]) -> None:
     result = Journey(scene_of()).run(until)
     assert result.ok
     assert result.not_run == not_run

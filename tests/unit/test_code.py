@@ -32,6 +32,14 @@ def test_more_sensitive_instructions_than_intercepts_are_all_seen_again_and_agai
     bench = Bench("4-level", f"movl $3, %ebx\nagain: {body}decl %ebx\njnz again\nhlt\n")
     bench.run()
     assert len(bench.of(ev.PortAccess)) == 3 * ports
+    assert len(bench.machine.engine.intercepts) <= ports
+
+
+def test_intercepts_of_old_blocks_are_dropped() -> None:
+    blocks = "".join(f"jmp l{index}\nl{index}: outb %al, $0xed\n" for index in range(3 * code_map.MAX_INTERCEPTS))
+    bench = Bench("4-level", f"movl $2, %ebx\nagain: {blocks}decl %ebx\njz out\njmp again\nout: hlt\n")
+    bench.run()
+    assert len(bench.of(ev.PortAccess)) == 6 * code_map.MAX_INTERCEPTS
     assert len(bench.machine.engine.intercepts) <= code_map.MAX_INTERCEPTS
 
 
@@ -51,7 +59,7 @@ def test_an_instruction_that_becomes_sensitive_is_seen() -> None:
 
 
 def test_an_instruction_that_is_sensitive_no_more_is_left_alone() -> None:
-    text = "movl $2, %ebx\nagain: nop\npatch: rdtsc\ndecl %ebx\njz out\nmovw $0x9090, patch\nmovl $7, %eax\njmp again\nout: hlt\n"
+    text = "movl $2, %ebx\nagain: nop\npatch: rdtsc\ndecl %ebx\njz out\nmovl $patch, %edx\nmovw $0x9090, (%rdx)\nmovl $7, %eax\njmp again\nout: hlt\n"
     bench = Bench("4-level", text)
     bench.run()
     assert bench.reg("rax") == 7
@@ -83,7 +91,7 @@ def test_the_same_address_in_two_address_spaces_is_two_instructions() -> None:
     ram.write(0x12000, b"\x0f\x31\xc3")
     ram.write(0x13000, b"\x90\x90\xc3")
     assert isinstance(bench.run(), ev.Halted)
-    assert (bench.reg("rbp"), bench.reg("rsi"), bench.reg("rax")) == (1, 7, 12)
+    assert (bench.reg("rbp"), bench.reg("rsi"), bench.reg("rax")) == (1, 7, 15)
 
 
 def test_a_store_that_ends_no_block_is_known_as_one() -> None:

@@ -86,7 +86,7 @@ def test_a_translation_of_the_processors_own_sets_accessed_and_dirty(mode: str) 
 def test_peek_leaves_no_trace(mode: str) -> None:
     bench = Bench(mode, "hlt\n")
     before = bench.machine.ram.read(TABLES, 0x6000)
-    assert bench.machine.cpu.peek(0x5FF0, 0x20) == bytes(0x20)
+    assert bench.machine.cpu.peek(0x4FF0, 0x20) == bytes(0x20)
     assert bench.machine.ram.read(TABLES, 0x6000) == before
     assert bench.machine.cpu.peek(0x7F000000, 4) is None
 

@@ -19,11 +19,12 @@ LAYERS = (
     {"errors", "units", "resources"},
     {"x86"},
     {"assembler"},
-    {"kexec"},
+    {"kexec", "kernelfile"},
     {"machine"},
     {"journey"},
     {"report"},
-    {"bench", "debugger", "fuzz", "oracle"},
+    {"debugger", "fuzz", "oracle"},
+    {"bench"},
     {"cli", "__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

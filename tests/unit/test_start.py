@@ -76,6 +76,12 @@ def test_reset_begins_under_4_gib_with_the_documented_registers() -> None:
     assert (state["idtr.base"], state["idtr.limit"]) == (0, 0xFFFF)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_fpu_begins_as_after_reset(mode: str) -> None:
+    state = Bench(mode, "hlt\n").machine.cpu.registers()
+    assert (state["fcw"], state["fsw"], state["ftw"], state["mxcsr"]) == (0x40, 0, 0x5555, 0x1F80)
+
+
 def test_reset_fetches_from_a_hole_where_no_rom_is_mapped() -> None:
     machine = Machine(SMALL_MAP)
     start.reset(machine)

@@ -64,12 +64,12 @@ def _system() -> tuple[Register, ...]:
     systems = ["ldtr", "ldtr.base", "ldtr.limit", "tr", "tr.base", "tr.limit"]
     bases = [f"{segment}.base" for segment in ("cs", "ss", "ds", "es")]
     return (
-        *(Register(name, 64, kinds.get(name, "uint64"), name, "system") for name in control),
+        *(Register(name, 64, kinds.get(name, "uint64"), name) for name in control),
         *(
-            Register(name.replace(".", "_"), 64 if name.endswith("base") else 32, _number(name), name, "system")
+            Register(name.replace(".", "_"), 64 if name.endswith("base") else 32, _number(name), name)
             for name in (*tables, *systems, *bases)
         ),
-        Register("k_gs_base", 64, "uint64", "kernel_gs_base", "system"),
+        Register("k_gs_base", 64, "uint64", "kernel_gs_base"),
     )
 
 

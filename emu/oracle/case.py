@@ -1,0 +1,66 @@
+"""What all machines are given to run: memory, registers, and where the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from emu.kexec.arch import Arch
+from emu.units import PAGE_SIZE
+from emu.x86.bits import Cr0
+
+MARGIN = 0x100
+"""Bytes at the top of a page that are left alone: the stub's stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run from a recorded state to linear address ``end``.
+
+    ``memory`` are (physical start, contents); ``registers`` are named as :meth:`emu.machine.cpu.Cpu.registers` names
+    them, ``rip`` linear.  ``entry`` is the linear address of a gap in the page of the first instruction and
+    ``entry_phys`` where that lies.  ``end_phys`` is where ``end`` is mapped when the run is over; ``moved`` tells where
+    the contents of a page (physical addresses) come from, for pages that the run moves.  ``pdpts`` are the tables that
+    CR3 holds under PAE paging, wherever they lie before or after.
+    """
+
+    name: str
+    arch: Arch
+    memory: Sequence[tuple[int, bytes | bytearray]]
+    registers: Mapping[str, int]
+    end: int
+    end_phys: int
+    moved: Mapping[int, int]
+    entry: int
+    entry_phys: int
+    pdpts: frozenset[int] = frozenset()
+
+    @property
+    def paging(self) -> bool:
+        """Whether the case begins with paging on."""
+        return bool(self.registers["cr0"] & Cr0.PG)
+
+    @property
+    def long_mode(self) -> bool:
+        """Whether the case begins in 64-bit mode."""
+        return self.arch.word == 8
+
+
+def find_gap(page: bytes, size: int) -> int | None:
+    """The offset of ``size`` zero bytes in a page, aligned to 16, high up but below the stack; None without one."""
+    for offset in range((PAGE_SIZE - MARGIN - size) & ~15, -1, -16):
+        if not any(page[offset : offset + size]):
+            return offset
+    return None
+
+
+def pieces_before(case: Case, size: int) -> list[tuple[int, int, int]]:
+    """Where the ``size`` bytes at the case's end are before the run: (offset, physical, size), page by page."""
+    found, done = [], 0
+    while done < size:
+        at = case.end_phys + done
+        step = min(size - done, PAGE_SIZE - at % PAGE_SIZE)
+        page = at & -PAGE_SIZE
+        found.append((done, case.moved.get(page, page) + at % PAGE_SIZE, step))
+        done += step
+    return found

@@ -1,0 +1,136 @@
+"""``kjump oracle``: the journey's movements, or random ones, on our machine and on others, in one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from emu.errors import EXIT_FINDINGS
+from emu.journey.scene import Scene
+from emu.oracle.compare import MOST_SHOWN, Comparison, Known, Verdict, compare, not_comparable
+from emu.oracle.fuzz import FuzzReport, fuzz
+from emu.oracle.image import build_image
+from emu.oracle.machines import Other, Witness, map_refused, witness
+from emu.oracle.ours import run_ours
+from emu.oracle.record import MOVEMENTS, record
+from emu.report.screen import WIDTH
+
+REFERENCE = "docs/FAITHFULNESS.md"
+_STYLES = {Verdict.AGREE: "green", Verdict.DIFFER: "bold red", Verdict.NOT_COMPARABLE: "yellow"}
+_HEAD = f" {'movement':<21}{'machine':<9}{'pages equal':<18}{'registers':>9}{'time':>8}  verdict"
+
+
+def add_oracle_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    scene_options: Callable[[argparse.ArgumentParser], None],
+    scenes: Callable[[argparse.Namespace], list[Scene]],
+) -> None:
+    """Add ``oracle`` to the command line; ``scene_options`` and ``scenes`` are those of every command with a scene."""
+    parser = commands.add_parser("oracle", help="run the stubs on QEMU and KVM too, and compare everything")
+    scene_options(parser)
+    parser.add_argument("--qemu", action="store_true", help="compare with QEMU only (default: QEMU and KVM)")
+    parser.add_argument("--kvm", action="store_true", help="compare with KVM only (default: QEMU and KVM)")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="N random cases instead of the journey")
+    parser.add_argument("--out", metavar="DIR", help="keep images of cases that differ here")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+    parser.set_defaults(action=lambda args: oracle_main(args, scenes(args)))
+
+
+def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
+    """Run what ``args`` ask for and print it; the answer is the exit status."""
+    names = [name for name, wanted in ((Other.QEMU, args.qemu), (Other.KVM, args.kvm)) if wanted] or list(Other)
+    witnesses = [witness(name) for name in names]
+    console = Console(highlight=False)
+    rows: list[Comparison] = []
+    for scene in scenes:
+        if args.fuzz:
+            report = fuzz(scene.arch, args.fuzz, scene.seed, witnesses, Path(args.out) if args.out else None)
+            found = report.rows
+            if not args.json:
+                _show_fuzz(console, report)
+        else:
+            found = compare_scene(scene, witnesses)
+            if not args.json:
+                show(console, scene.title(), found)
+        rows += found
+    ok = not any(row.verdict is Verdict.DIFFER for row in rows)
+    if args.json:
+        print(json.dumps({"ok": ok, "comparisons": [row.to_json() for row in rows]}))
+    else:
+        _show_verdict(console, rows)
+    return 0 if ok else EXIT_FINDINGS
+
+
+def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison]:
+    """Every movement of ``scene`` on every machine.
+
+    Raises:
+        JourneyError: the journey reaches no movement.
+    """
+    refusals = {one.name: map_refused(scene.memory_map) or one.refuses(scene.arch) for one in witnesses}
+    if all(refusals.values()):
+        names = [f"{scene.arch} {movement}" for movement in MOVEMENTS]
+        return [not_comparable(name, one.name, refusals[one.name]) for name in names for one in witnesses]
+    rows: list[Comparison] = []
+    cases, _ = record(replace(scene, strict=False))
+    for case in cases:
+        image = build_image([case], in_place=True)
+        ours = run_ours(image)
+        for one in witnesses:
+            if refusals[one.name]:
+                rows.append(not_comparable(case.name, one.name, refusals[one.name]))
+            else:
+                rows += compare(image, ours, one.run(image))
+    return rows
+
+
+def _row(row: Comparison) -> Text:
+    pages = f"{row.pages_equal:,} of {row.pages:,}" if row.pages else "-"
+    seconds = f"{row.seconds:.2f} s" if row.seconds else "-"
+    text = Text(f" {row.case:<21}{row.machine:<9}{pages:<18}{row.registers or '-':>9}{seconds:>8}  ")
+    text.append(str(row.verdict), style=_STYLES[row.verdict])
+    return text
+
+
+def show(console: Console, title: str, rows: Sequence[Comparison]) -> None:
+    """The table of one scene."""
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(_HEAD, style="dim", soft_wrap=True)
+    for row in rows:
+        console.print(_row(row), soft_wrap=True)
+        for difference in row.differences[:MOST_SHOWN]:
+            console.print(f"    {difference}", markup=False, soft_wrap=True)
+        if len(row.differences) > MOST_SHOWN:
+            console.print(f"    and {len(row.differences) - MOST_SHOWN} more")
+    for machine, reason in dict.fromkeys((row.machine, row.reason) for row in rows if row.reason):
+        console.print(Text(f" {machine}: {reason}"), width=WIDTH)
+
+
+def _show_fuzz(console: Console, report: FuzzReport) -> None:
+    show(console, f"{report.arch}, {report.cases:,} random cases    seed {report.seed}", report.summary)
+    for row in report.rows:
+        if row.verdict is Verdict.DIFFER:
+            console.print(f" {row.case}:", markup=False)
+            for difference in row.differences[:MOST_SHOWN]:
+                console.print(f"    {difference}", markup=False, soft_wrap=True)
+    for path in report.saved:
+        console.print(f" kept: {path}", markup=False, soft_wrap=True)
+
+
+def _show_verdict(console: Console, rows: Sequence[Comparison]) -> None:
+    known = [(one, sum(row.known.get(one, 0) for row in rows)) for one in Known]
+    for one, count in known:
+        if count:
+            console.print(Text(f" documented difference, {count} times: {one.what} ({one.source})"), width=WIDTH)
+    counts = {verdict: sum(row.verdict is verdict for row in rows) for verdict in Verdict}
+    ok = not counts[Verdict.DIFFER]
+    head = Text("ok" if ok else "NOT OK", style="bold green" if ok else "bold red")
+    told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items() if count or verdict is Verdict.AGREE)
+    head.append(f"  {told}; {REFERENCE} lists what may differ", style="not bold")
+    console.print(head)
