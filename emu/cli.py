@@ -137,7 +137,41 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(documents[0] if args.arch != "all" else {"ok": all(r.ok for r in results), "runs": documents}))
     else:
         show_verdict(console, results)
+    if args.debug:
+        return _debug_findings(results)
     return 0 if all(result.ok for result in results) else EXIT_FINDINGS
+
+
+def _debug_findings(results: Sequence[RunResult]) -> int:
+    """Open the debugger at the first finding of the first run that has one."""
+    from emu.debugger.main import DebugOptions, debug_main  # noqa: PLC0415 - cmd2 costs half a second
+
+    bad = next((result for result in results if not result.ok), None)
+    if bad is None:
+        return 0
+    debug_main(bad.scene, DebugOptions(at_finding=True))
+    return EXIT_FINDINGS
+
+
+def _debug(args: argparse.Namespace) -> int:
+    from emu.debugger.main import DebugOptions, debug_main, open_session  # noqa: PLC0415 - cmd2 costs half a second
+
+    options = DebugOptions(
+        at=args.at or "",
+        scripts=args.script,
+        commands=args.command_line,
+        batch=args.batch,
+        gdb=args.gdb or "",
+    )
+    saved = Path(args.journey)
+    if saved.is_file() and saved.suffix != ".toml":
+        return debug_main(saved, options)
+    scenes = _scenes(args)
+    if len(scenes) > 1:
+        raise KjumpError("a session is of one architecture", where="--arch", hint="name it")
+    with _progress(f"{scenes[0].arch}: recording"):
+        session = open_session(scenes[0])
+    return debug_main(session, options)
 
 
 def _asm(args: argparse.Namespace) -> int:
@@ -181,9 +215,19 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--list", action="store_true", help="journeys, architectures, transitions, hostile B's")
     run.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     run.add_argument("--trace", metavar="FILE", help="write every event, one JSON object a line")
+    run.add_argument("--debug", action="store_true", help="open the debugger at the first finding")
     run.add_argument("--no-checks", action="store_true", help="leave all checking to the guests")
     run.add_argument("-v", "--verbose", action="store_true", help="checks, consoles, volatile ranges")
     run.set_defaults(action=_run)
+
+    debug = commands.add_parser("debug", help="step through a jump, forwards and backwards")
+    _scene_options(debug)
+    debug.add_argument("--at", metavar="N|TRANSITION", help="begin at this position or transition")
+    debug.add_argument("-x", dest="script", action="append", default=[], metavar="SCRIPT", help="run commands from a file")
+    debug.add_argument("-ex", dest="command_line", action="append", default=[], metavar="CMD", help="run a command")
+    debug.add_argument("--batch", action="store_true", help="leave after the scripts and commands")
+    debug.add_argument("--gdb", metavar="[HOST:]PORT", help="serve gdb's remote protocol on loopback")
+    debug.set_defaults(action=_debug, no_checks=False)
 
     asm = commands.add_parser("asm", help="assemble a .S, or read a .o, and show what came out")
     asm.add_argument("file")

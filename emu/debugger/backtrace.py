@@ -1,4 +1,4 @@
-"""``bt``: who called whom, by frame pointers where they hold, else by words on the stack that look like return addresses."""
+"""``bt``: who called whom, by frame pointers where they hold, else by what looks like return addresses on the stack."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stack_pointer(session: Session) -> int:
     cpu = session.machine.cpu
     if cpu.bits == 64:
         return cpu.rsp
-    wide = bool(cpu.segment(SS).db) or not cpu.cr0 & Cr0.PE and cpu.bits == 32
+    wide = bool(cpu.segment(SS).db) or (not cpu.cr0 & Cr0.PE and cpu.bits == 32)
     return stack_base(session) + (cpu.rsp & (0xFFFFFFFF if wide else 0xFFFF)) & 0xFFFFFFFF
 
 

@@ -14,7 +14,7 @@ _KERNELS = ("A", "B", "C", "")
 
 
 def writer(session: Session, record: WriteRecord) -> str:
-    """Who made the store: a device by name, a stub, or a kernel, told by the program that the instruction belongs to."""
+    """Who made the store: a device by name, else the program that the instruction belongs to."""
     if record.writer not in _KERNELS:
         return f"device {record.writer}"
     found = image_at(session, record.pc)
@@ -45,8 +45,9 @@ def who_wrote(session: Session, record: WriteRecord, width: int = WIDTH) -> list
     device = by.startswith("device ")
     goto = f"goto {record.position.n}" + (f".{record.position.k}" if record.position.k else "")
     iteration = f", iteration {record.position.k + 1}" if text.startswith("rep") else ""
+    what = f"{record.old:02x} -> {record.new:02x}, a page of {owner}{f', {name}' if name else ''}"
     rows = [
-        (show_phys(record.address), f"{record.old:02x} -> {record.new:02x}, a page of {owner}{f', {name}' if name else ''}"),
+        (show_phys(record.address), what),
         ("  by", f"{by}, in {transition}"),
         ("  while at" if device else "  at", str(at)),
         ("  instruction", text),

@@ -1,4 +1,4 @@
-"""``kjump debug``: a session, a prompt or a gdb server, and an exit status.  The command line itself is the caller's."""
+"""``kjump debug``: a session, a prompt or a gdb server, and an exit status."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _POSITION = re.compile(r"([\d,_]+)(?:\.(\d+))?")
 class DebugOptions:
     """What the command line of ``kjump debug`` says besides the scene.
 
-    ``at`` is a position (``N`` or ``N.k``), a transition, or empty for the beginning; ``scripts`` run before ``commands``;
-    ``batch`` ends behind them; ``gdb`` is ``[HOST:]PORT`` to serve gdb there in place of a prompt.
+    ``at`` is a position (``N`` or ``N.k``), a transition, or empty for the beginning; ``at_finding`` begins at the
+    first finding.  ``scripts`` run before ``commands``; ``batch`` ends behind them; ``gdb`` is ``[HOST:]PORT`` to serve
+    gdb there in place of a prompt.
     """
 
     at: str = ""

@@ -23,6 +23,7 @@ from emu.debugger.places import (
     symbol,
     with_symbols,
 )
+from emu.debugger.postmortem import how_it_ended
 from emu.debugger.registers import changed_names, general_cells
 from emu.debugger.session import Session, Stopped
 from emu.debugger.visiting import peers
@@ -35,6 +36,7 @@ TWO_COLUMNS = 100
 """Terminals of at least so many columns show code and registers side by side."""
 _LEFT = 56
 _STACK_WORDS = 4
+_COMMANDS = frozenset({"step", "goto", "reverse-step", "iter", "finish", "reached", "reverse-continue", "next", ""})
 
 
 # ---- head ------------------------------------------------------------------------------------------------------
@@ -234,8 +236,7 @@ def beside(left: Sequence[Text], right: Sequence[Text], at: int) -> list[Text]:
 
 def stop_pane(session: Session, stopped: Stopped | None = None, width: int = WIDTH) -> list[Text]:
     """Everything that a stop shows, in lines of at most ``width`` columns: two columns from 100 on, one below."""
-    why = stopped.why if stopped is not None and (stopped.hits or stopped.ended or _tells(stopped.why)) else ""
-    lines = head(session, why, width)
+    lines = head(session, _reason(session, stopped), width)
     below = [*entry_list(session, width), *memory(session, width), *stack(session, width)]
     if width < TWO_COLUMNS:
         return [*lines, *code(session, width), *registers(session, width), *below]
@@ -244,9 +245,13 @@ def stop_pane(session: Session, stopped: Stopped | None = None, width: int = WID
     return [*lines, *beside(code(session, left - 1, max(len(right) - 1, 6)), right, left), *below]
 
 
-def _tells(why: str) -> bool:
-    """Whether a stop's reason says more than which command was typed."""
-    return why not in ("step", "goto", "reverse-step", "iter", "finish", "reached", "reverse-continue", "next", "")
+def _reason(session: Session, stopped: Stopped | None) -> str:
+    """Why a move ended, where that says more than which command was typed."""
+    if stopped is None or (not stopped.hits and stopped.why in _COMMANDS):
+        return ""
+    if stopped.ended and session.timeline.now >= session.timeline.end:
+        return f"end of the recording: {how_it_ended(session)}"
+    return stopped.why
 
 
 def brief(session: Session, width: int = WIDTH) -> Text:

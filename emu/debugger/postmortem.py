@@ -43,6 +43,22 @@ def post_mortem(session: Session, width: int = WIDTH) -> list[str]:
     return lines + (["registers at the end:", *registers] if registers else [])
 
 
+def how_it_ended(session: Session) -> str:
+    """The end of the recording in a few words."""
+    outcome = last_outcome(session)
+    match outcome:
+        case ev.TripleFault():
+            return "triple fault (post-mortem shows how)"
+        case ev.Exited(status=status):
+            return f"the guest ended with exit status {status}"
+        case ev.Halted():
+            return "halted for good"
+        case ev.NotModelled(what=what):
+            return f"not modelled: {what}"
+        case _:
+            return "the journey was over"
+
+
 def _what_ended(session: Session, outcome: ev.Outcome | None) -> list[str]:
     match outcome:
         case ev.TripleFault(pc=pc, chain=chain, mode=mode):

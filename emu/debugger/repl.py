@@ -1,7 +1,7 @@
 """The prompt: gdb's words over a :class:`Session`, on cmd2.
 
-What cmd2 brings and gdb has not (its own ``set``, ``alias``, ``shell``, ``edit``, scripts in Python, redirections) is not
-reachable: a line means what :mod:`emu.debugger.repl_parsing` says, and only declared commands run.
+What cmd2 brings and gdb has not (its own ``set``, ``alias``, ``shell``, ``edit``, scripts in Python, redirections)
+cannot be reached: a line means what :mod:`emu.debugger.repl_parsing` says, and only declared commands run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from cmd2 import Cmd, Statement
 from cmd2.types import BoundCommandFunc
 
+from emu.debugger.panes import stop_pane
 from emu.debugger.repl_changing import Changing
 from emu.debugger.repl_command import MARK, Commands, Declared, installed_name
 from emu.debugger.repl_display import Displays, Printing
@@ -29,7 +30,6 @@ from emu.debugger.repl_parsing import LineParser, resolve, split_line
 from emu.debugger.repl_shell import Shell
 from emu.debugger.repl_stops import Stops
 from emu.debugger.session import Session, Stopped
-from emu.debugger.panes import stop_pane
 from emu.errors import DebuggerError, KjumpError
 
 PROMPT = "(kjump) "
@@ -177,6 +177,8 @@ class Repl(Cmd):
             if self._interrupted:
                 self._interrupted = False
                 raise _Interrupted
+            if machine.pause_at:  # not ours: a branch of history takes its checkpoints here
+                before[1]()
 
         machine.pause_at, machine.on_pause = 0, pause
         self._running, self._interrupted = True, False
@@ -204,9 +206,7 @@ class Repl(Cmd):
 
     def stopped(self, stopped: Stopped) -> None:
         """Show where a move ended."""
-        for line in stop_pane(self.session, stopped, self.width):
-            self.poutput(line)
-        for line in self.displays.lines():
+        for line in (*stop_pane(self.session, stopped, self.width), *self.displays.lines()):
             self.poutput(line)
 
     def run_lines(self, lines: Iterable[str], where: str) -> bool:

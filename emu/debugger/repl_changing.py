@@ -6,8 +6,8 @@ import argparse
 import re
 
 from emu.assembler import assemble_text
+from emu.debugger.examine import UNITS
 from emu.debugger.repl_command import Commands, command, maybe, one, rest, some, text_of, words
-from emu.debugger.repl_display import UNITS
 from emu.errors import DebuggerError
 from emu.kexec.jump_page import FIELDS
 

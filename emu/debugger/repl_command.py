@@ -1,4 +1,4 @@
-"""How a command of the debugger is declared: a name, arguments for argparse (its help is the command's help), a function.
+"""How a command of the debugger is declared: a name, arguments for argparse (which makes its help), a function.
 
 Every argument is text; what it means is evaluated against the machine when the command runs.
 """
@@ -17,7 +17,7 @@ from emu.debugger.session import Session
 from emu.errors import DebuggerError
 
 if TYPE_CHECKING:
-    from emu.debugger.repl import Repl
+    from emu.debugger.repl import Repl  # noqa: F401 - the class below names it in a string
 
 _Set = TypeVar("_Set", bound="Commands")
 MARK = "debugger_command"
@@ -34,7 +34,7 @@ class CommandParser(Cmd2ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One positional argument; ``complete`` is symbols, files or nothing, ``choices`` are only offered, not enforced."""
+    """One positional argument; ``complete`` is symbols, files or nothing, ``choices`` are only offered."""
 
     name: str
     help: str
@@ -51,7 +51,7 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the REPL knows of a command.  ``moves``: Ctrl-C asks the machine to stop.  ``repeats``: Enter does it again."""
+    """What the REPL knows of a command.  ``moves``: it runs the machine.  ``repeats``: Enter does it again."""
 
     name: str
     moves: bool = False

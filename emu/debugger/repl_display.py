@@ -23,7 +23,7 @@ _MOST = 4096
 class Format(NamedTuple):
     """``/8gx``: count, letter of the format, letter of the unit."""
 
-    count: int
+    many: int
     form: str
     unit: str
     rest: str
@@ -93,7 +93,7 @@ class Displays:
     def add(self, text: str) -> Display:
         """Show ``text`` (with its /FMT) at every stop; raises DebuggerError when it cannot be shown now."""
         wanted = read_format(text)
-        memory = wanted.form in ("s", "i") or bool(wanted.unit) or wanted.count != 1
+        memory = wanted.form in ("s", "i") or bool(wanted.unit) or wanted.many != 1
         display = Display(self._next, text, memory)
         self.shown(display)
         self.all.append(display)
@@ -114,7 +114,7 @@ class Displays:
             return [f"{display.number}: {display.text} = {printed(self._session, display.text)}"]
         wanted = read_format(display.text, "x", "")
         address = self._session.evaluator.address(wanted.rest)
-        lines = examine(self._session, address, wanted.count, wanted.form, wanted.unit)
+        lines = examine(self._session, address, wanted.many, wanted.form, wanted.unit)
         return [f"{display.number}: x{display.text}", *lines]
 
     def lines(self) -> Iterator[str]:
@@ -162,11 +162,11 @@ class Printing(Commands):
             address = self._next
         else:
             raise DebuggerError("an address is wanted here", hint=f"{name}/8gx $rsp")
-        self.say(*examine(self.session, address, wanted.count, form, unit, width=self._cmd.width))
-        self._next = following(self.session, address, wanted.count, form, unit)
+        self.say(*examine(self.session, address, wanted.many, form, unit, width=self._cmd.width))
+        self._next = following(self.session, address, wanted.many, form, unit)
         self._form = form
         self._unit = unit or self._unit
-        self._cmd.repeat = f"{name}/{wanted.count}{form}{unit}"
+        self._cmd.repeat = f"{name}/{wanted.many}{form}{unit}"
 
     @command("display", _EXPRESSION)
     def display(self, args: argparse.Namespace) -> None:

@@ -7,9 +7,9 @@ import re
 
 from emu.debugger import look
 from emu.debugger.address import Address
+from emu.debugger.examine import UNITS
 from emu.debugger.places import source_around
 from emu.debugger.repl_command import Commands, command, maybe, one, rest, some, text_of, words
-from emu.debugger.repl_display import UNITS
 from emu.errors import DebuggerError
 
 _MODE = re.compile(r"/(16|32|64)\s*(.*)")

@@ -190,7 +190,9 @@ def peer_entry(journey: Journey, move: Movement) -> Outcome:
     wrong = registers.entry_state(arch, state)
     swap = int(image.swap_page or 0)
     sp = state["rsp"]
-    if sp != swap + PAGE_SIZE - 2 * arch.word:
+    if loaded.linux is not None:
+        wrong.extend(linux_checks.entry_stack(journey, loaded.linux, sp))
+    elif sp != swap + PAGE_SIZE - 2 * arch.word:
         wrong.append(f"stack pointer {sp:#x}, not two words below the top of the swap page {show_phys(swap)}")
     else:
         back = machine.ram.read_int(sp, arch.word)

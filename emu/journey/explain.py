@@ -68,7 +68,7 @@ def explain(journey: Journey, finding: Finding) -> Finding:
     if finding.transition not in MOVEMENTS:
         return finding
     evidence: list[str] = []
-    if journey.scene.stubs:
+    if journey.scene.stubs and journey.require_loaded().linux is None:
         evidence += _departure(journey, finding.transition)
     if finding.address is not None:
         evidence += _who_stored(journey, finding.transition, finding.address)

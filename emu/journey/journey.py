@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from emu.assembler import Image
 from emu.errors import JourneyError, LoadError
-from emu.journey import checkpoint, checks, explain, hostile, movement, programs, registers
+from emu.journey import checkpoint, checks, explain, hostile, linux_checks, movement, programs, registers
 from emu.journey.bringup import boot
 from emu.journey.checkpoint import Checkpoint, Forbidden, Progress
 from emu.journey.findings import Finding, fold
@@ -148,32 +148,46 @@ class Journey:
         arch = self.scene.arch
         for image in (loaded.purgatory, self.kernel_b):
             self.symbols.add(image)
-        for stub in (loaded.stub, loaded.second, loaded.jump_entry):
+        caller = loaded.linux.caller if loaded.linux is not None else None
+        for stub in (loaded.stub, loaded.second, loaded.jump_entry, caller):
             if stub is not None:
                 self.symbols.add(stub, size=PAGE_SIZE)
                 self.symbols.add(stub, int(arch.direct(stub.org)), size=PAGE_SIZE)
+        if loaded.linux is not None and loaded.linux.text:
+            self.symbols.add(loaded.stub, loaded.linux.text, size=PAGE_SIZE)
 
     def _suspend(self) -> None:
         machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
         self._break_once(arch.text_base + self.kernel_a.symbols["suspend_begin"])
         self._progress.suspended = machine.cpu.registers()
         self._progress.before_jump = RamImage(machine.ram)
-        entry = programs.relocate_entry(loaded.stub) - loaded.stub.org
-        self._break_once(int(loaded.image.control_va) + entry)
+        self._break_once(loaded.entry_va)
         self._begin("suspend", "A", "B")
         self._check(checks.quiet_devices(self))
         move = self._start_move("suspend")
         self._progress.called = move.state
+        if loaded.linux is not None:
+            self._check(linux_checks.own_bytes(self, loaded.linux))
         self._run_move(move, loaded.start)
         self._check(checks.peer_entry(self, move))
         machine.owners.assign(movement.b_pfns(self), Owner.B)
         self._forbid(movement.peer_pfns(self), "B")
         self._until_request(HostRequest.PARSED)
         self._check(checks.command_line(self, self.kernel_b, loaded.b_command_line))
+        if not self.scene.preserve:
+            self._leave_peer()
+            return
         self._until_request(HostRequest.AWAKE)
         self._check(checks.jump_page_fields(self, "suspend", self.kernel_b.symbols.get("resume_entry")))
         self._until_request(HostRequest.SAVE)
         self._end()
+
+    def _leave_peer(self) -> None:
+        """A plain kexec: B finds that there is nobody to go back to."""
+        finding = linux_checks.peer_is_left(self, self._run())
+        self._check(checks.Outcome("nobody to go back to", () if finding is None else (finding,)))
+        self._end()
+        self._progress.ended = True
 
     def _return(self) -> None:
         machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
@@ -188,11 +202,13 @@ class Journey:
             raise _Ended(outcome)
         self._begin("return", "B", "A")
         self._check(checks.return_entry(self))
+        if loaded.linux is not None:
+            self._check(linux_checks.next_entry(self, loaded.linux))
         self._check(checks.quiet_devices(self))
         self._progress.peer_notes = tuple(registers.left_behind(arch, suspended, machine.cpu.registers()))
         move = self._start_move("return")
         self._run_move(move, arch.text_base + self.kernel_a.symbols["after_jump"])
-        self._check(checks.after_jump(self, called, gdt="restore_after_save" in loaded.stub.symbols))
+        self._check(checks.after_jump(self, called, gdt=loaded.restores_gdt))
         self._check(checks.as_before_the_jump(self, before, move))
         machine.owners.assign(movement.b_pfns(self), Owner.A)
         self._until_request(HostRequest.BACK)
@@ -248,9 +264,8 @@ class Journey:
 
         An exception inside it goes to the handler of whose IDT is loaded; one that returns has not left, but is found.
         """
-        machine, direct = self.machine, self.scene.arch.direct
-        pages = movement.stub_pages(self)
-        pages += [int(direct(page)) for page in pages]
+        machine = self.machine
+        pages = movement.linear_pages(self)
         check = checks.Outcome("exceptions")
         for _ in range(MOST_EXCEPTIONS):
             machine.break_outside(pages)
@@ -302,6 +317,11 @@ class Journey:
         return self.loaded
 
     @property
+    def suspended(self) -> dict[str, int] | None:
+        """A's registers at suspend_begin, once it has got there."""
+        return self._progress.suspended
+
+    @property
     def peer_notes(self) -> tuple[str, ...]:
         """What the peer left different from A's state, in words."""
         return self._progress.peer_notes
@@ -347,7 +367,7 @@ class Journey:
         if isinstance(outcome, ev.Exited):
             self.result.exit_status = outcome.status
         self._collect_events()
-        self.findings.append(checks.guest_failure(self, outcome))
+        self.findings.append(linux_checks.named(self, outcome, checks.guest_failure(self, outcome)))
         self._now.findings += 1
 
     def _close(self) -> None:

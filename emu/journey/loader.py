@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from emu.assembler import Image
 from emu.errors import ImageError
-from emu.journey import programs
+from emu.journey import linux_call, programs
 from emu.journey.bringup import command_line_bytes
+from emu.journey.linux_call import LinuxCall
 from emu.journey.scene import Scene
 from emu.kexec.allocator import Order, PageOwner, PagePool
 from emu.kexec.arch import Arch
@@ -62,6 +63,20 @@ class Loaded:
     purgatory: Image
     b_command_line: str
     b_map: MemoryMap
+    linux: LinuxCall | None = None
+
+    @property
+    def entry_va(self) -> int:
+        """The linear address that A calls."""
+        if self.linux is not None:
+            caller = self.linux.caller
+            return int(self.image.arch.direct(caller.org)) + caller.symbols["linux_caller"] - caller.org
+        return int(self.image.control_va) + programs.relocate_entry(self.stub) - self.stub.org
+
+    @property
+    def restores_gdt(self) -> bool:
+        """Whether A finds its GDT when its call returns: from our stub, or from the caller of Linux's."""
+        return self.linux is not None or "restore_after_save" in self.stub.symbols
 
     @property
     def start(self) -> int:
@@ -144,6 +159,9 @@ class Loader:
         self._a = kernel_a
         self._b = programs.kernel(scene, "b")
         self._files = programs.stub_files(scene)
+        self._linux = programs.linux_stub(scene)
+        if self._linux is not None:
+            linux_call.check(self._linux, scene)
         reserved = {0, *self._image_pfns(kernel_a)}
         self._pool = PagePool.of_map(scene.memory_map, busy=self._kept_from_pool(reserved), order=Order.TOP)
         self._state = KexecState(scene.arch, scene.memory_map, self._pool, target=scene.target_range)
@@ -164,7 +182,13 @@ class Loader:
         purgatory = programs.load(self._files.purgatory, PURGATORY_ADDRESS, scene.arch)
         segments = self._segments(purgatory, b_map, b"\0")
         flags = LoadFlag.KJUMP | scene.arch.machine << ARCH_SHIFT
-        request = LoadRequest(purgatory.symbols["purgatory_start"], segments, int(flags))
+        request = LoadRequest(
+            purgatory.symbols["purgatory_start"],
+            segments,
+            int(flags),
+            text=linux_call.text_of(self._linux) if self._linux is not None else None,
+            caller_pages=linux_call.CALLER_PAGES if self._linux is not None else 0,
+        )
         image = load(request, ram, self._state)
         if image is None:
             raise AssertionError("a load with segments gives an image")
@@ -181,12 +205,19 @@ class Loader:
         entry = KERNEL_BASE + (ENTRY64_OFFSET if word == 8 else 0)
         code = _patched(purgatory, {"kernel_entry": entry, "boot_params": BOOT_PARAMS_ADDRESS}, word)
         parts = [
-            Segment.of(self._b.code, self._b.org, _page_up(len(self._b.code))),
+            Segment.of(self._b_code(), self._b.org, _page_up(len(self._b.code))),
             Segment.of(boot_params(b_map, COMMAND_LINE_ADDRESS), BOOT_PARAMS_ADDRESS, PAGE_SIZE),
             Segment.of(line, COMMAND_LINE_ADDRESS, PAGE_SIZE),
             Segment.of(code, PURGATORY_ADDRESS, PAGE_SIZE),
         ]
         return kjump_segments(self._scene.memory_map, self._scene.target_range, parts)
+
+    def _b_code(self) -> bytes:
+        """B's image, told A's GDTR where it is to come back with it: 10 bytes, as lgdt takes them."""
+        gdtr = self._machine.cpu.gdtr
+        if "peer_gdt" not in self._b.symbols:
+            return self._b.code
+        return _patched(self._b, {"peer_gdt": gdtr.limit | gdtr.base << 16}, 10)
 
     def _b_command_line(self, image: KexecImage) -> str:
         scene = self._scene
@@ -207,6 +238,9 @@ class Loader:
         stub = programs.load(self._files.relocate, int(image.control_page), scene.arch)
         if len(stub.code) > PAGE_SIZE:
             raise ImageError(f"is {len(stub.code)} bytes; a control page has {PAGE_SIZE}", where=stub.name)
+        if self._linux is not None:
+            linux = linux_call.prepare(machine, scene, image, self._linux)
+            return Loaded(image, stub, None, None, purgatory, line, b_map, linux)
         machine.ram.write(stub.org, _stub_bytes(stub, image, second=False))
         second: Image | None = None
         entry: Image | None = None
@@ -230,15 +264,14 @@ class Loader:
         machine, image, arch = self._machine, loaded.image, self._scene.arch
         params = self._a.symbols["kexec_params"]
         page = int(image.jump.jump_page) if image.jump is not None and loaded.jump_entry is not None else 0
-        entry = programs.relocate_entry(loaded.stub) - loaded.stub.org
         array = self._a.symbols["kexec_params"] + KexecParams.ARRAY
         fields = {
             KexecParams.STATUS: 0,
-            KexecParams.ENTRY_VA: int(image.control_va) + entry,
+            KexecParams.ENTRY_VA: loaded.entry_va,
             KexecParams.HEAD: image.head,
             KexecParams.PA_CONTROL: int(image.control_page),
             KexecParams.START: int(image.entry),
-            KexecParams.FLAGS: 1 if arch.bits == 32 else int(image.relocate_flags),
+            KexecParams.FLAGS: _flags(image) if self._scene.preserve else 0,
             KexecParams.PAGE_LIST: arch.text_base + array if arch.bits == 32 else 0,
             KexecParams.HAS_PAE: int(arch.is_pae),
             KexecParams.JUMP_PAGE: page,
@@ -250,7 +283,8 @@ class Loader:
         if arch.bits == 32:
             machine.ram.write(array, struct.pack("<4I", *image.page_list()))
         machine.ram.write(self._a.symbols["busy_map"], self._busy_map(image))
-        set_rox(machine.ram.read_int, machine.ram.write, machine.cpu.cr3, arch, image.control_va)
+        if loaded.linux is None:
+            set_rox(machine.ram.read_int, machine.ram.write, machine.cpu.cr3, arch, image.control_va)
         machine.flush_translations()
 
     def _busy_map(self, image: KexecImage) -> bytes:
@@ -263,6 +297,10 @@ class Loader:
     def _assign_owners(self, image: KexecImage) -> None:
         for owner, pfns in image.owners.items():
             self._machine.owners.assign(pfns, _OWNER_OF[owner])
+
+
+def _flags(image: KexecImage) -> int:
+    return 1 if image.arch.bits == 32 else int(image.relocate_flags)
 
 
 def refused(machine: Machine, kernel_a: Image, errno: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from emu.journey.linux_call import CALLER_PUSHES
 from emu.journey.loader import volatile_of_stub
 from emu.journey.memory import RamImage
 from emu.kexec.entry_list import Mode, StepKind, WalkStep
@@ -40,9 +41,10 @@ def begin(journey: Journey, name: str) -> Movement:
     """Apply the model to RAM as it stands now, at the first instruction of movement ``name``."""
     machine, loaded, arch = journey.machine, journey.require_loaded(), journey.scene.arch
     image = loaded.image
+    mode = Mode.SWAP if journey.scene.preserve or loaded.linux is None or loaded.linux.stub.form.is_classic else Mode.COPY
     expected = RamImage(machine.ram)
     steps = expected.walk(image.head, image.word)
-    moved = expected.move(steps, Mode.SWAP, image.swap_page)
+    moved = expected.move(steps, mode, image.swap_page)
     move = Movement(
         name=name,
         expected=expected,
@@ -73,7 +75,8 @@ def _stack_below(journey: Journey, move: Movement) -> tuple[int, int]:
     moved = {step.destination: step.source for step in move.steps if step.kind is StepKind.SOURCE}
     page = (top - 1) & -PAGE_SIZE
     at = moved.get(Phys(page), Phys(page)) + top - page
-    return at - STUB_PUSHES * word, at
+    pushes = STUB_PUSHES if journey.require_loaded().linux is None else CALLER_PUSHES
+    return at - pushes * word, at
 
 
 # ---- who may write what ------------------------------------------------------------------------------------------
@@ -82,7 +85,16 @@ def _stack_below(journey: Journey, move: Movement) -> tuple[int, int]:
 def stub_pages(journey: Journey) -> list[int]:
     """Physical (identity) pages in which stub code lies."""
     loaded = journey.require_loaded()
-    return [stub.org for stub in (loaded.stub, loaded.second, loaded.jump_entry) if stub is not None]
+    caller = loaded.linux.caller if loaded.linux is not None else None
+    return [stub.org for stub in (loaded.stub, loaded.second, loaded.jump_entry, caller) if stub is not None]
+
+
+def linear_pages(journey: Journey) -> list[int]:
+    """Linear pages in which stub code is seen: at its physical address, in A's direct map, in a kernel's text."""
+    pages = stub_pages(journey)
+    linux = journey.require_loaded().linux
+    text = [linux.text] if linux is not None and linux.text else []
+    return [*pages, *(int(journey.scene.arch.direct(page)) for page in pages), *text]
 
 
 def moving_pfns(journey: Journey, pages: Sequence[int]) -> set[int]:

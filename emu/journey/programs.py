@@ -11,6 +11,7 @@ from emu import resources
 from emu.assembler import Image, load_program
 from emu.errors import ImageError, JourneyError
 from emu.journey.scene import Scene
+from emu.kernelfile import KernelStub, find_stub, is_kernel
 from emu.kexec.arch import Arch
 from emu.kexec.layout import KERNEL_BASE
 from emu.units import PAGE_SIZE
@@ -29,8 +30,11 @@ def _arch_defines(arch: Arch) -> dict[str, int]:
 @lru_cache(maxsize=64)
 def _load(path: Path, org: int, bits: int, defines: tuple[tuple[str, int], ...], stamp: int) -> Image:
     del stamp  # part of the key: a source that changed is assembled again
-    include = [resources.asm_dir() / "include", resources.kernels_dir()]
-    image = load_program(path, org=org, bits=bits, defines=dict(defines), include=include)
+    if is_kernel(path):
+        image = find_stub(path).image(org)
+    else:
+        include = [resources.asm_dir() / "include", resources.kernels_dir()]
+        image = load_program(path, org=org, bits=bits, defines=dict(defines), include=include)
     if image.bits != bits:
         raise ImageError(f"is {image.bits}-bit code; the architecture is {bits}-bit", where=str(path))
     return image
@@ -82,6 +86,11 @@ def stub_files(scene: Scene) -> StubFiles:
     return StubFiles(files["relocate"], files["jump_entry"], files["purgatory"], frozenset(replaced))
 
 
+def linux_stub(scene: Scene) -> KernelStub | None:
+    """Linux's own relocate_kernel, where ``--stub`` names a kernel; raises ImageError for one that cannot be used."""
+    return next((find_stub(path) for path in scene.stubs if is_kernel(path)), None)
+
+
 def relocate_entry(stub: Image) -> int:
     """The address of relocate_new_kernel in ``stub``."""
     for name in ENTRY_NAMES:
@@ -120,4 +129,6 @@ def kernel(scene: Scene, letter: str) -> Image:
         if scene.hostile and scene.hostile not in names:
             raise JourneyError(f"no hostile B is called {scene.hostile}", hint=f"one of {', '.join(names)}")
         defines["HOSTILE"] = names.get(scene.hostile, 0)
+        if linux_stub(scene) is not None:
+            defines |= {"PEER_GDT": int(not scene.own_gdt), "PAE_BACK": int(scene.pae_back)}
     return load(path, KERNEL_BASE, scene.arch, defines)

@@ -39,6 +39,8 @@ class Scene:
 
     ``stubs`` are files that replace the built-in ones (each finds its place by its symbols); ``defines`` are
     assembly-time symbols by kernel letter; ``hostile`` names one of kernels/hostile.inc.
+    With Linux's own stub: ``preserve`` False is a plain kexec, ``own_gdt`` a B that comes back with its own GDT,
+    ``pae_back`` one that sets CR4.PAE before.
     """
 
     journey: JourneyFile
@@ -54,6 +56,9 @@ class Scene:
     plain_strings: bool = False
     checks: bool = True
     b_words: str = ""
+    preserve: bool = True
+    own_gdt: bool = False
+    pae_back: bool = False
     defines: Mapping[str, int] = field(default_factory=dict)
 
     @property

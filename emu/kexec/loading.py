@@ -47,7 +47,8 @@ class ImageLoading:
     ) -> KexecImage:
         """The image, its pages staged; ``target`` is given for KJUMP, ``text`` and ``caller_pages`` as in LoadRequest.
 
-        Raises :class:`LoadError` (ENOMEM, EFAULT)."""
+        Raises :class:`LoadError` (ENOMEM, EFAULT).
+        """
         control = self._pages.control_page()
         swap = self._pages.control_page(PageOwner.SWAP)
         extra = self._jump_control_pages() if target is not None else ()

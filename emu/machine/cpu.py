@@ -183,6 +183,13 @@ class Cpu:
             self._small[key] = page
         return page + (linear & PAGE_MASK)
 
+    def seen_at(self, linear: int, access: Access) -> int | None:
+        """Where ``linear`` translates to, with no trace in the page tables; None where it is not mapped."""
+        if not self.cr0 >> 31:
+            return linear & 0xFFFFFFFF
+        page = self._small.get((linear & ~PAGE_MASK, access))
+        return self.walk(linear).physical if page is None else page + (linear & PAGE_MASK)
+
     def _beside(self, linear: int, access: Access) -> int | None:
         """The page by its last-level entry alone, where a page of the same table was walked with this access before."""
         seen = self._leaves.get((linear & ~_LARGE_MASK, access))

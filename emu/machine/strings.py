@@ -66,27 +66,26 @@ class StringMover:
     def tell_next(self, insn: Sensitive, stored: Callable[[int, int, int], None]) -> None:
         """Tell ``stored(physical, size, linear)`` what the engine's next iteration of MOVS or STOS will store."""
         mask = (1 << 8 * insn.address) - 1
-        if not self._cpu.engine.gpr(RCX) & mask:
-            return
-        span = self._span(insn, RDI, ES, mask, write=True)
-        if span is not None:
-            stored(span.physical, min(insn.operand, PAGE_SIZE - (span.physical & PAGE_MASK)), span.linear)
+        if self._cpu.engine.gpr(RCX) & mask:
+            linear = self._linear(insn, RDI, ES, mask)
+            physical = self._cpu.seen_at(linear, _ACCESSES[self._cpu.cpl == 3, True])
+            if physical is not None:
+                stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
 
     def _segment_base(self, insn: Sensitive, index: int) -> int:
         if self._cpu.bits == 64 and index not in (4, 5):
             return 0
         return self._cpu.engine.segment_base(index)
 
-    def _span(self, insn: Sensitive, register: int, segment: int, mask: int, *, write: bool) -> _Span | None:
-        """The page that the pointer ``register`` is in, or None where an access there would not be plain RAM."""
+    def _linear(self, insn: Sensitive, register: int, segment: int, mask: int) -> int:
+        linear = self._segment_base(insn, segment) + (self._cpu.engine.gpr(register) & mask)
+        return linear if self._cpu.bits == 64 else linear & 0xFFFFFFFF
+
+    def _span(self, linear: int, *, write: bool) -> _Span | None:
+        """The page that ``linear`` is in, or None where an access there would not be plain RAM."""
         cpu = self._cpu
-        pointer = cpu.engine.gpr(register) & mask
-        linear = self._segment_base(insn, segment) + pointer
-        if cpu.bits != 64:
-            linear &= 0xFFFFFFFF
-        access = _ACCESSES[cpu.cpl == 3, write]
         try:
-            physical = cpu.translate_cached(linear, access)
+            physical = cpu.translate_cached(linear, _ACCESSES[cpu.cpl == 3, write])
         except GuestFault:
             return None
         bank = cpu.ram.bank_at(physical)
@@ -94,11 +93,13 @@ class StringMover:
             return None
         return _Span(bank, physical - bank.start, physical, linear)
 
-    def _room(self, span: _Span, insn: Sensitive, register: int, mask: int, limit: int) -> int:
-        """Iterations until the page, or the address size, ends."""
-        in_page = (PAGE_SIZE - (span.physical & PAGE_MASK)) // insn.operand
-        pointer = self._cpu.engine.gpr(register) & mask
-        in_space = (mask + 1 - pointer) // insn.operand
+    def _room(self, linear: int, insn: Sensitive, register: int, mask: int, limit: int) -> int:
+        """Iterations until the page, or the address size, ends.
+
+        Asked before anything is translated: what the host does not do must leave no Accessed or Dirty bit.
+        """
+        in_page = (PAGE_SIZE - (linear & PAGE_MASK)) // insn.operand
+        in_space = (mask + 1 - (self._cpu.engine.gpr(register) & mask)) // insn.operand
         return min(limit, in_page, in_space)
 
     def _advance(self, insn: Sensitive, register: int, mask: int, amount: int) -> None:
@@ -110,16 +111,17 @@ class StringMover:
 
     def _movs(self, insn: Sensitive, limit: int, mask: int) -> int:
         segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
-        source = self._span(insn, RSI, segment, mask, write=False)
-        if source is None:
+        read_at, write_at = self._linear(insn, RSI, segment, mask), self._linear(insn, RDI, ES, mask)
+        n = self._room(write_at, insn, RDI, mask, self._room(read_at, insn, RSI, mask, limit))
+        if n < 2:
             return 0
-        target = self._span(insn, RDI, ES, mask, write=True)
-        if target is None:
+        source = self._span(read_at, write=False)
+        target = self._span(write_at, write=True) if source is not None else None
+        if source is None or target is None:
             return 0
-        n = min(self._room(source, insn, RSI, mask, limit), self._room(target, insn, RDI, mask, limit))
         size = n * insn.operand
         overlap = source.physical < target.physical + size and target.physical < source.physical + size
-        if n < 2 or (overlap and source.physical != target.physical):
+        if overlap and source.physical != target.physical:
             return 0
         if not self._written(target.physical, size, target.linear):
             return 0
@@ -132,27 +134,30 @@ class StringMover:
         self._advance(insn, RCX, mask, -n)
         return n
 
+    def _element(self, insn: Sensitive) -> bytes:
+        """AL, AX, EAX or RAX."""
+        return (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
+
     def _stos(self, insn: Sensitive, limit: int, mask: int) -> int:
-        target = self._span(insn, RDI, ES, mask, write=True)
-        if target is None:
-            return 0
-        n = self._room(target, insn, RDI, mask, limit)
+        linear = self._linear(insn, RDI, ES, mask)
+        n = self._room(linear, insn, RDI, mask, limit)
+        target = self._span(linear, write=True) if n > 1 else None
         size = n * insn.operand
-        if n < 2 or not self._written(target.physical, size, target.linear):
+        if target is None or not self._written(target.physical, size, target.linear):
             return 0
-        pattern = (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
-        target.bank.view[target.offset : target.offset + size] = pattern * n
+        target.bank.view[target.offset : target.offset + size] = self._element(insn) * n
         self._advance(insn, RDI, mask, size)
         self._advance(insn, RCX, mask, -n)
         return n
 
     def _scas(self, insn: Sensitive, limit: int, mask: int) -> int:
         """REPE SCAS over equal elements only: the first mismatch, and the last element, are the engine's."""
-        source = self._span(insn, RDI, ES, mask, write=False)
+        linear = self._linear(insn, RDI, ES, mask)
+        n = self._room(linear, insn, RDI, mask, limit)
+        source = self._span(linear, write=False) if n > 1 else None
         if source is None:
             return 0
-        n = self._room(source, insn, RDI, mask, limit)
-        pattern = (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
+        pattern = self._element(insn)
         actual = bytes(source.bank.view[source.offset : source.offset + n * insn.operand])
         if actual != pattern * n:
             n = next(i for i in range(n) if actual[i * insn.operand : (i + 1) * insn.operand] != pattern)

@@ -93,7 +93,7 @@ def show_verdict(console: Console, results: Sequence[RunResult]) -> None:
         for finding in result.findings:
             number += 1
             console.print()
-            show_finding(console, number, finding, rerun(result, verbose=True))
+            show_finding(console, number, finding, look_at(result, finding))
     transitions = sum(len(result.transitions) for result in results)
     pages = max((t.pages_compared for result in results for t in result.transitions), default=0)
     total = max((len(list(result.scene.memory_map.ram_pages())) for result in results), default=0)
@@ -115,15 +115,21 @@ def show_verdict(console: Console, results: Sequence[RunResult]) -> None:
 
 def _next(results: Sequence[RunResult]) -> str:
     if all(result.ok for result in results):
-        return "kjump run -v shows checks and consoles | kjump run --stub YOUR.S | kjump run --list"
+        return "kjump debug | kjump run --stub YOUR.S | -v shows checks and consoles | --list"
     bad = next(result for result in results if not result.ok)
     return rerun(bad, verbose=True)
 
 
-def rerun(result: RunResult, *, verbose: bool = False) -> str:
+def look_at(result: RunResult, finding: Finding) -> str:
+    """The command that opens the debugger where ``finding`` is."""
+    at = f"--at {str(finding.position).replace(',', '')}" if finding.position is not None else ""
+    return f"{rerun(result, command='kjump debug')} {at}".strip()
+
+
+def rerun(result: RunResult, *, verbose: bool = False, command: str = "kjump run") -> str:
     """The command that runs the same scene alone again."""
     scene = result.scene
-    words = ["kjump run", "" if scene.journey.name == "jump" else scene.journey.name, f"--arch {scene.arch}"]
+    words = [command, "" if scene.journey.name == "jump" else scene.journey.name, f"--arch {scene.arch}"]
     if scene.handoff != scene.journey.handoff:
         words.append(f"--handoff {scene.handoff}")
     words += [f"--stub {path}" for path in scene.stubs]

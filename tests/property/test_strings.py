@@ -13,7 +13,7 @@ from tests.machine_bench import DATA, Bench, guest_state
 MODES = ("real", "protected", "2-level", "pae", "4-level", "compatibility")
 OPCODES = {"movs": 0xA4, "stos": 0xAA, "scas": 0xAE, "cmps": 0xA6, "lods": 0xAC}
 PAGES = 4
-"""Pages at DATA (0x4000 in real mode) in which the pointers start."""
+"""Pages at DATA (0xA000 for 16-bit addresses) in which the pointers start."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,8 @@ def cases(draw: st.DrawFn) -> Case:
 def prepare(case: Case, *, plain: bool) -> Bench:
     bench = Bench(case.mode, "sti\nnop\nnop\nnop\n", plain_strings=plain)
     machine = bench.machine
-    base = 0x4000 if case.narrow or case.mode == "real" else DATA
-    if case.narrow and case.mode == "4-level":
-        base = DATA
+    sixteen = case.mode == "real" or (case.narrow and case.mode != "4-level")
+    base = 0xA000 if sixteen else DATA
     start = bench.image.end
     machine.ram.write(start, case.code() + b"\x90\xf4")
     pattern = bytes(index * 7 % 251 if case.filling else 0 for index in range(0x1000))
@@ -117,7 +116,7 @@ def run(case: Case, *, plain: bool) -> list[object]:
     if case.slices is not None:
         seen.append(bench.run(case.slices))
         seen.append((bench.machine.here(), guest_state(bench.machine)[:3]))
-    seen.append(bench.run())
+    seen.append(bench.run(6000))
     seen.append((bench.machine.here(), guest_state(bench.machine), bench.machine.count.iterations))
     seen.append([event for event in bench.machine.events if not isinstance(event, ev.ControlWrite)])
     bench.machine.close()
