@@ -20,6 +20,12 @@
 .ifndef HOSTILE
 	.set HOSTILE, HOSTILE_NONE
 .endif
+.ifndef PEER_GDT					# 1: leave with the GDT of whom we go back to
+	.set PEER_GDT, 0
+.endif
+.ifndef PAE_BACK					# 1: leave with CR4.PAE set
+	.set PAE_BACK, 0
+.endif
 .if (HOSTILE == HOSTILE_TF) || (HOSTILE == HOSTILE_DR7)
 	.set HOSTILE_DEBUG_RETURNS, 1
 .else
@@ -169,6 +175,13 @@ go_back:	# ebx = where to, ebp = by which way
 	mov	%eax, %cr4
 .include "hostile32.inc"
 leave:
+.if PEER_GDT						# as a peer of Linux must: its kernel loads selectors of its own
+	lgdt	peer_gdt
+.endif
+.if PAE_BACK						# and, where the kernel has PAE, what it forgets itself
+	mov	$CR4_PAE, %eax
+	mov	%eax, %cr4
+.endif
 	cmp	$BACK_BY_CALL, %ebp
 	je	1f
 	ja	2f
@@ -452,6 +465,9 @@ plain_target_seen:	.long	0
 ram_pages:	.long	0
 ram_end:	.long	0
 ram_for_ranges:	.long	0
+.if PEER_GDT
+peer_gdt:	.quad	0, 0				# limit, base; filled by the loader
+.endif
 visits:		.long	0
 ticks:		.long	0
 filled_pages:	.long	0

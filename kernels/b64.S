@@ -21,6 +21,9 @@
 .ifndef HOSTILE
 	.set HOSTILE, HOSTILE_NONE
 .endif
+.ifndef PEER_GDT					# 1: leave with the GDT of whom we go back to
+	.set PEER_GDT, 0
+.endif
 .if (HOSTILE == HOSTILE_TF) || (HOSTILE == HOSTILE_DR7)
 	.set HOSTILE_DEBUG_RETURNS, 1
 .else
@@ -172,6 +175,9 @@ go_back:	# rbx = where to, ebp = by which way
 	call	stop_timer
 .include "hostile64.inc"
 leave:							# in the re-entry mode: for us that is as we always run
+.if PEER_GDT						# as a peer of Linux must: its kernel loads selectors of its own
+	lgdt	peer_gdt(%rip)
+.endif
 	cmp	$BACK_BY_CALL, %ebp
 	je	1f
 	ja	2f
@@ -328,6 +334,9 @@ idt:		.space	IDT_VECTORS * IDT_GATE_SIZE
 tss:		.space	TSS_SIZE
 parsed:		.space	PARSED_BYTES
 parsed_ret:	.quad	0
+.if PEER_GDT
+peer_gdt:	.quad	0, 0				# limit, base; filled by the loader
+.endif
 visits:		.quad	0
 ticks:		.quad	0
 filled_pages:	.quad	0

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Self
 
 from emu.debugger.gdb.packets import Mark, Packet, Reader, expand, frame
 from emu.debugger.gdb.server import serve
@@ -56,10 +57,15 @@ def served(session: Session, *, once: bool = True) -> Iterator[int]:
     )
     thread.start()
     assert ready.wait(10)
-    yield int(announced[0].rpartition(":")[2])
+    port = int(announced[0].rpartition(":")[2])
+    yield port
     if once:
         thread.join(30)
         assert not thread.is_alive()
+        return
+    with Client(port) as last:  # it waits for nobody now, and leaves the session alone
+        assert last.ask(b"D") == b"OK"
+        assert last.item() is None
 
 
 class Client:
@@ -70,7 +76,7 @@ class Client:
         self.reader = Reader()
         self._items: list[Packet | Mark] = []
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

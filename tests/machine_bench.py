@@ -1,7 +1,8 @@
 """Small guest programs in a small machine: what the machine's tests share.
 
-A :class:`Bench` has 2 MiB of RAM, mapped identically (and a hole behind it) by 4 KiB user pages where its mode pages at all, a GDT, an IDT (or
-IVT) whose handlers are a HLT each, and a program at CODE.  ``bench.vector`` tells which handler the run ended in.
+A :class:`Bench` has 2 MiB of RAM, mapped identically (and a hole behind it) by 4 KiB user pages where its mode pages
+at all, a GDT, an IDT (or IVT) whose handlers are a HLT each, and a program at CODE.  ``bench.vector`` tells which
+handler the run ended in.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ class Bench:
             machine.engine.idtr = TableRegister(IDT, 256 * (16 if self.long else 8) - 1)
         self.store_tss()
 
-    def gate(self, vector: int, handler: int, *, attributes: int = 0x8E, ist: int = 0, selector: int | None = None) -> None:
+    def gate(
+        self, vector: int, handler: int, *, attributes: int = 0x8E, ist: int = 0, selector: int | None = None
+    ) -> None:
         """Point ``vector`` at ``handler``; 64-bit gates go to 64-bit code."""
         raw = self._gate(handler, attributes=attributes, ist=ist, selector=selector)
         self.machine.ram.write((0 if self.mode == "real" else IDT) + len(raw) * vector, raw)
@@ -170,7 +173,9 @@ class Bench:
     @property
     def faults(self) -> list[tuple[int, int | None, int]]:
         """(vector, error code, linear address) of each exception so far."""
-        return [(event.vector, event.error_code, event.pc) for event in self.machine.events if isinstance(event, ev.Fault)]
+        return [
+            (event.vector, event.error_code, event.pc) for event in self.machine.events if isinstance(event, ev.Fault)
+        ]
 
     @property
     def reasons(self) -> str:

@@ -9,8 +9,9 @@
 # instruction, on tables of our own that map this page where the case's own tables map it, or without paging.
 # Loaded: EFER, other MSRs, FPU and SSE.  %ebp/%rbp is the record; nothing else is promised.
 #
-# A case that is not the last one comes back to back32 or back64 from its collector, on any tables that map this
-# program to itself: memory that was copied in is copied out again, to where it came from, and the next case follows.
+# Cases of an image with several come back to back32 or back64 from their collectors, on any tables that map this
+# program and the records to themselves: what was copied in is copied out again, to where it came from, and the next
+# case follows.  BITS == 64 copies in 64-bit mode, where every KVM runs natively.
 
 .include "x86.inc"
 
@@ -49,6 +50,95 @@ flat:
     outb    %al, $PIC1_DATA
     outb    %al, $PIC2_DATA
 
+.if BITS == 64
+    # To 64-bit mode for good.
+    movl    now, %ebp
+    movl    CASE_CR4(%ebp), %eax
+    movl    %eax, %cr4
+    movl    CASE_CR3(%ebp), %eax
+    movl    %eax, %cr3
+    movl    $EFER_LME, %eax
+    xorl    %edx, %edx
+    movl    $MSR_EFER, %ecx
+    wrmsr
+    movl    %cr0, %eax
+    andl    $~(CR0_EM | CR0_TS), %eax
+    orl     CASE_CR0(%ebp), %eax
+    movl    %eax, %cr0
+    ljmp    $CODE64, $next_case
+
+    .code64
+next_case:
+    movl    now(%rip), %ebp
+    movl    CASE_COPIES(%rbp), %edx
+    movl    CASE_COPY_COUNT(%rbp), %ebx
+    testl   %ebx, %ebx
+    jz      copied_in
+copy_in:
+    movl    (%rdx), %esi
+    movl    4(%rdx), %edi
+    movl    8(%rdx), %ecx
+    rep movsl
+    addl    $12, %edx
+    decl    %ebx
+    jnz     copy_in
+copied_in:
+    movl    CASE_MSRS(%rbp), %esi
+    movl    CASE_MSR_COUNT(%rbp), %ebx
+set_msr:
+    movl    (%rsi), %ecx
+    movl    4(%rsi), %eax
+    movl    8(%rsi), %edx
+    wrmsr
+    addl    $12, %esi
+    decl    %ebx
+    jnz     set_msr
+
+    movl    CASE_FPU(%rbp), %eax
+    fxrstor (%rax)
+    jmp     *CASE_ENTRY(%rbp)
+
+back64:
+    lgdt    gdt_register(%rip)
+    movl    $stack_top, %esp
+    pushq   $CODE64
+    movl    $own_code, %eax
+    pushq   %rax
+    lretq
+own_code:
+    movl    $DATA, %eax
+    movl    %eax, %ds
+    movl    %eax, %es
+    movl    %eax, %fs
+    movl    %eax, %gs
+    movl    %eax, %ss
+    movl    $CR0_PG | CR0_PE | CR0_ET, %eax
+    movq    %rax, %cr0
+    movl    now(%rip), %ebp
+    movl    CASE_CR4(%rbp), %eax
+    movq    %rax, %cr4
+    movl    CASE_CR3(%rbp), %eax
+    movq    %rax, %cr3
+    cld
+
+    movl    CASE_COPIES(%rbp), %edx
+    movl    CASE_COPY_COUNT(%rbp), %ebx
+copy_out:
+    movl    4(%rdx), %esi
+    movl    (%rdx), %edi
+    movl    8(%rdx), %ecx
+    rep movsl
+    addl    $12, %edx
+    decl    %ebx
+    jnz     copy_out
+
+    addl    $CASE_SIZE, %ebp
+    movl    %ebp, now(%rip)
+    cmpl    $CASES_END, %ebp
+    jb      next_case
+
+.else
+
 next_case:
     movl    now, %ebp
     movl    CASE_COPIES(%ebp), %edx
@@ -64,11 +154,8 @@ copy_in:
     decl    %ebx
     jnz     copy_in
 copied_in:
-
     movl    CASE_MSRS(%ebp), %esi
     movl    CASE_MSR_COUNT(%ebp), %ebx
-    testl   %ebx, %ebx
-    jz      msrs_set
 set_msr:
     movl    (%esi), %ecx
     movl    4(%esi), %eax
@@ -77,7 +164,6 @@ set_msr:
     addl    $12, %esi
     decl    %ebx
     jnz     set_msr
-msrs_set:
 
     movl    CASE_CR4(%ebp), %eax                # with OSFXSR
     movl    %eax, %cr4
@@ -87,36 +173,12 @@ msrs_set:
     andl    $~(CR0_EM | CR0_TS), %eax
     orl     CASE_CR0(%ebp), %eax
     movl    %eax, %cr0
-.if BITS == 64
-    ljmp    $CODE64, $in_long_mode
-    .code64
-in_long_mode:
-    movl    %ebp, %ebp                          # the upper half is undefined after the switch
-    movl    CASE_FPU(%rbp), %eax
-    fxrstor (%rax)
-    jmp     *CASE_ENTRY(%rbp)
-    .code32
-.else
-    jmp     with_paging                         # a branch after the change of CR0.PG
-with_paging:
+    jmp     in_its_mode                         # a branch after the change of CR0.PG
+in_its_mode:
     movl    CASE_FPU(%ebp), %eax
     fxrstor (%eax)
     jmp     *CASE_ENTRY(%ebp)
-.endif
 
-# ---- Back from a case ----------------------------------------------------------------------------------------------
-
-.if BITS == 64
-    .code64
-back64:
-    lgdt    gdt_register(%rip)
-    movl    $stack_top, %esp
-    pushq   $CODE32
-    movl    $back32, %eax
-    pushq   %rax
-    lretq
-    .code32
-.endif
 back32:
     lgdt    gdt_register
     ljmp    $CODE32, $own_code
@@ -135,9 +197,6 @@ without_paging:
     xorl    %eax, %eax
     movl    %eax, %cr3
     movl    %eax, %cr4
-    xorl    %edx, %edx
-    movl    $MSR_EFER, %ecx
-    wrmsr
     cld
 
     movl    now, %ebp
@@ -156,6 +215,8 @@ copy_out:
     movl    %ebp, now
     cmpl    $CASES_END, %ebp
     jb      next_case
+.endif
+
     xorl    %eax, %eax
     outl    %eax, $EXIT_PORT
 halted:

@@ -14,6 +14,17 @@
 
 .include "x86.inc"
 
+# %rax to CR3, and away with all translations: those of text are global, which a load of CR3 does not drop.
+# Clobbers %r8, %r10.
+.macro switch_tables
+	movq	%cr4, %r8
+	movq	%r8, %r10
+	andq	$~CR4_PGE, %r10
+	movq	%r10, %cr4
+	movq	%rax, %cr3
+	movq	%r8, %cr4
+.endm
+
 linux_caller:
 	pushfq
 	cli
@@ -29,7 +40,7 @@ linux_caller:
 	lgdt	no_table(%rip)
 
 	movq	caller_cr3(%rip), %rax
-	call	switch_tables
+	switch_tables
 	movq	caller_rsi(%rip), %rsi
 	xorl	%r8d, %r8d
 call_stub:
@@ -44,20 +55,9 @@ restore_segments:
 	lgdt	(%rsp)
 	addq	$32, %rsp
 	popq	%rax
-	call	switch_tables
+	switch_tables
 	movq	%r9, %rax
 	popfq
-	ret
-
-# %rax to CR3, and away with all translations: those of text are global, which a load of CR3 does not drop.
-# Clobbers %r8, %r10.
-switch_tables:
-	movq	%cr4, %r8
-	movq	%r8, %r10
-	andq	$~CR4_PGE, %r10
-	movq	%r10, %cr4
-	movq	%rax, %cr3
-	movq	%r8, %cr4
 	ret
 
 	.balign	8, 0

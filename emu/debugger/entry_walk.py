@@ -68,7 +68,7 @@ def position(session: Session) -> ListPosition | None:
     if image is None or stub is None or not _in_swap_pages(session, stub):
         return None
     steps = entries(session, image)
-    index = _by_cursor(session, steps, image.word)
+    index = _by_cursor(session, steps, image)
     if index is None:
         index = _by_pages(session, steps)
     if index is None:
@@ -78,10 +78,12 @@ def position(session: Session) -> ListPosition | None:
     return ListPosition(index, steps, moved, len(sources), _stage(session, steps[index], image))
 
 
-def _by_cursor(session: Session, steps: tuple[WalkStep, ...], word: int) -> int | None:
+def _by_cursor(session: Session, steps: tuple[WalkStep, ...], image: KexecImage) -> int | None:
     """By %rbx, which our stubs and the kernel's keep at the entry after the one at hand."""
-    registers = session.machine.cpu.registers()
+    registers, word = session.machine.cpu.registers(), image.word
     mask = (1 << 8 * word) - 1
+    if image.head in (registers[name] & mask for name in ("rbx", "rcx", "rdi")):
+        return 0
     following, entry = registers["rbx"] & mask, registers["rcx"] & mask
     if following == 0:
         return 0

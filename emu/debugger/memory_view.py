@@ -36,7 +36,8 @@ def owner(session: Session, address: Address, width: int = WIDTH) -> list[str]:
     name = physical_symbol(session, physical)
     lines += [f"  symbol {name}"] if name else []
     lines += [f"  {line}" for line in entries_naming(session, page)]
-    lines += [f"  seen at {line}" for line in p2v(session, physical)[:8]]
+    mapped = p2v(session, physical)[:8]
+    lines += [f"  seen at {line}" if line.startswith("0x") else f"  {line}" for line in mapped]
     return wrap_all(lines, width)
 
 

@@ -23,7 +23,7 @@ SHORT = {
     "rs": "reverse-stepi", "rsi": "reverse-stepi", "rw": "rwatch", "s": "stepi", "si": "stepi", "step": "stepi",
     "src": "source", "tb": "tbreak", "tbr": "tbreak", "u": "until", "advance": "until", "thbreak": "tbreak",
     "hi": "history", "ls": "list", "wa": "watch", "ww": "who-wrote", "tr": "transition", "in": "info",
-    "page": "walk", "pagewalk": "walk", "ptdump": "maps", "nexti": "nexti", "stepi": "stepi",
+    "page": "walk", "pagewalk": "walk", "ptdump": "maps",
 }  # fmt: skip
 """Words that are not the beginning of one name, or of several; also Bochs's and pwndbg's names for the same things."""
 

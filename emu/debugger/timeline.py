@@ -127,6 +127,8 @@ class Timeline:
             outcome = machine.run(max(room, 0), instructions=left, until_delivery=until_delivery)
             if barrier is not None and machine.count.ticks >= barrier[1].tick:
                 self.history.restore(barrier[0])
+                if isinstance(outcome, ev.StepLimit | ev.HostCall) and machine.breaks_at(machine.cpu.pc):
+                    return ev.Breakpoint(machine.cpu.pc)  # the next run would take it for where it was resumed
                 if isinstance(outcome, ev.HostCall):
                     continue
             if not isinstance(outcome, ev.StepLimit | ev.HostCall):
@@ -216,6 +218,9 @@ class Timeline:
         return None
 
     def _quiet_run(self, bound: Instant) -> None:
+        pc = self.machine.cpu.pc
+        if self.on_outcome is not None and not self.position.k and self.machine.breaks_at(pc):
+            self.on_outcome(ev.Breakpoint(pc))  # a run does not stop where it begins
         while self.now < bound and self.machine.count.ticks < bound.tick:
             before = self.now
             outcome = self.forward(ticks=bound.tick - self.machine.count.ticks)

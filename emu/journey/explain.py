@@ -25,9 +25,13 @@ MOVEMENTS = ("suspend", "return")
 
 
 class Probe:
-    """Looks on while pages move: records each instruction, or the stores to one page (``page``, physical)."""
+    """Looks on while pages move: records each instruction, or the stores to one page (``page``, physical).
 
-    def __init__(self, page: int | None = None) -> None:
+    The run is over behind the movement called ``last``.
+    """
+
+    def __init__(self, last: str, page: int | None = None) -> None:
+        self.last = last
         self.record: dict[str, list[tuple[int, Position]]] = {}
         self.stores: dict[str, list[tuple[int, int, Position]]] = {}
         self._page = page
@@ -75,10 +79,10 @@ def explain(journey: Journey, finding: Finding) -> Finding:
     return replace(finding, because=(*evidence, *finding.because))
 
 
-def _again(journey: Journey, scene: Scene, until: str, probe: Probe) -> Journey:
-    """Run ``scene`` once more as far as ``until``, at the fast speed: an onlooker needs the hooks of the strict one."""
+def _again(journey: Journey, scene: Scene, probe: Probe) -> Journey:
+    """Run ``scene`` once more, at the fast speed: an onlooker needs the hooks of the strict one."""
     second = type(journey)(replace(scene, strict=False, checks=False), probe=probe)
-    second.run(until)
+    second.run()
     return second
 
 
@@ -97,8 +101,8 @@ def _departure(journey: Journey, until: str) -> Iterator[str]:
 
 
 def _recorded(journey: Journey, scene: Scene, until: str) -> dict[str, list[Step]]:
-    probe = Probe()
-    second = _again(journey, scene, until, probe)
+    probe = Probe(until)
+    second = _again(journey, scene, probe)
     return {name: steps_of(record, second.symbols) for name, record in probe.record.items()}
 
 
@@ -125,8 +129,8 @@ _MOST_KEPT = 4
 def _who_stored(journey: Journey, name: str, address: int) -> Iterator[str]:
     """Which instructions of movement ``name`` stored to the page of ``address``."""
     page = address & ~PAGE_MASK
-    probe = Probe(page)
-    second = _again(journey, journey.scene, name, probe)
+    probe = Probe(name, page)
+    second = _again(journey, journey.scene, probe)
     stores = probe.stores.get(name, [])
     if not stores:
         yield f"nothing stored to page {show_phys(page)} in this movement"

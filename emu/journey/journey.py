@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from emu.assembler import Image
 from emu.errors import JourneyError, LoadError
-from emu.journey import checkpoint, checks, explain, hostile, linux_checks, movement, programs, registers
+from emu.journey import checkpoint, checks, control, explain, hostile, linux_checks, movement, programs, registers
 from emu.journey.bringup import boot
 from emu.journey.checkpoint import Checkpoint, Forbidden, Progress
 from emu.journey.findings import Finding, fold
 from emu.journey.loader import Loaded, Loader, refused
 from emu.journey.memory import RamImage
 from emu.journey.movement import Movement
+from emu.journey.outcome import Outcome
 from emu.journey.result import RunResult, Transition
 from emu.journey.scene import Scene
 from emu.journey.symbols import Symbols
@@ -163,13 +164,15 @@ class Journey:
         self._progress.before_jump = RamImage(machine.ram)
         self._break_once(loaded.entry_va)
         self._begin("suspend", "A", "B")
-        self._check(checks.quiet_devices(self))
+        self._check(control.quiet_devices(self))
         move = self._start_move("suspend")
         self._progress.called = move.state
         if loaded.linux is not None:
             self._check(linux_checks.own_bytes(self, loaded.linux))
         self._run_move(move, loaded.start)
-        self._check(checks.peer_entry(self, move))
+        self._check(control.peer_entry(self, move))
+        if not self.scene.preserve:
+            self._check(linux_checks.plain_stack(self))
         machine.owners.assign(movement.b_pfns(self), Owner.B)
         self._forbid(movement.peer_pfns(self), "B")
         self._until_request(HostRequest.PARSED)
@@ -185,7 +188,8 @@ class Journey:
     def _leave_peer(self) -> None:
         """A plain kexec: B finds that there is nobody to go back to."""
         finding = linux_checks.peer_is_left(self, self._run())
-        self._check(checks.Outcome("nobody to go back to", () if finding is None else (finding,)))
+        self._collect_events()
+        self._check(Outcome("nobody to go back to", () if finding is None else (finding,)))
         self._end()
         self._progress.ended = True
 
@@ -201,10 +205,10 @@ class Journey:
         if not isinstance(outcome, ev.Breakpoint):
             raise _Ended(outcome)
         self._begin("return", "B", "A")
-        self._check(checks.return_entry(self))
+        self._check(control.return_entry(self))
         if loaded.linux is not None:
             self._check(linux_checks.next_entry(self, loaded.linux))
-        self._check(checks.quiet_devices(self))
+        self._check(control.quiet_devices(self))
         self._progress.peer_notes = tuple(registers.left_behind(arch, suspended, machine.cpu.registers()))
         move = self._start_move("return")
         self._run_move(move, arch.text_base + self.kernel_a.symbols["after_jump"])
@@ -242,6 +246,8 @@ class Journey:
         outcome = self._run_stub()
         if self._probe is not None:
             self._probe.end()
+            if self._probe.last == move.name:
+                raise _Ended(outcome)
         machine.clear_break_in()
         self._allow_all()
         now = self._now
@@ -252,10 +258,9 @@ class Journey:
         self._collect_events()
         if not isinstance(outcome, ev.Breakpoint):
             raise _Ended(outcome)
-        self._check(checks.arrival(self, wanted, outcome.address))
+        self._check(control.arrival(self, wanted, outcome.address))
         now.pages_compared = sum(1 for _ in machine.ram.pfns())
         self._check(checks.memory(self, move.expected, move.steps, move.volatile))
-        self._tell(f"{move.name} moved")
         self._tell(f"{move.name} moved")
         self.result.volatile = max(self.result.volatile, move.volatile, key=_bytes_of)
 
@@ -266,14 +271,14 @@ class Journey:
         """
         machine = self.machine
         pages = movement.linear_pages(self)
-        check = checks.Outcome("exceptions")
+        check = Outcome("exceptions")
         for _ in range(MOST_EXCEPTIONS):
             machine.break_outside(pages)
             outcome = self._run()
-            fault = checks.just_delivered(machine)
+            fault = control.just_delivered(machine)
             if fault is None or not isinstance(outcome, ev.Breakpoint):
                 break
-            check = check if check.findings else checks.exception(self, fault)
+            check = check if check.findings else control.exception(self, fault)
             machine.break_in([(page, page + PAGE_SIZE - 1) for page in pages])
             outcome = self._run()
             if not isinstance(outcome, ev.Breakpoint):
@@ -349,7 +354,7 @@ class Journey:
         """The transition under way."""
         return self._now
 
-    def _check(self, outcome: checks.Outcome) -> None:
+    def _check(self, outcome: Outcome) -> None:
         self._now.checks[outcome.name] = len(outcome.findings)
         if self.scene.checks:
             self.findings.extend(outcome.findings)
@@ -367,7 +372,7 @@ class Journey:
         if isinstance(outcome, ev.Exited):
             self.result.exit_status = outcome.status
         self._collect_events()
-        self.findings.append(linux_checks.named(self, outcome, checks.guest_failure(self, outcome)))
+        self.findings.append(linux_checks.named(self, outcome, control.guest_failure(self, outcome)))
         self._now.findings += 1
 
     def _close(self) -> None:

@@ -41,7 +41,9 @@ def begin(journey: Journey, name: str) -> Movement:
     """Apply the model to RAM as it stands now, at the first instruction of movement ``name``."""
     machine, loaded, arch = journey.machine, journey.require_loaded(), journey.scene.arch
     image = loaded.image
-    mode = Mode.SWAP if journey.scene.preserve or loaded.linux is None or loaded.linux.stub.form.is_classic else Mode.COPY
+    mode = (
+        Mode.SWAP if journey.scene.preserve or loaded.linux is None or loaded.linux.stub.form.is_classic else Mode.COPY
+    )
     expected = RamImage(machine.ram)
     steps = expected.walk(image.head, image.word)
     moved = expected.move(steps, mode, image.swap_page)
@@ -117,6 +119,8 @@ def peer_pfns(journey: Journey) -> set[int]:
     """What B may write: its own memory, its first stack, and the jump page."""
     jump = journey.require_loaded().image.jump
     page = set() if jump is None else {int(jump.jump_page) >> PAGE_SHIFT}
+    if not journey.scene.preserve:  # its first stack is another
+        page.add(int(journey.require_loaded().image.control_page) >> PAGE_SHIFT)
     return b_pfns(journey) | _swap_pfns(journey) | page
 
 

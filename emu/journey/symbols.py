@@ -22,7 +22,13 @@ class Place:
         if not self.file:
             return self.symbol
         source = f" `{self.source}`" if self.source else ""
-        return f"{self.position}: {self.symbol}{source}"
+        return f"{self.path}:{self.line}: {self.symbol}{source}"
+
+    @property
+    def path(self) -> str:
+        """The file as an editor started here opens it: relative where it is below this folder."""
+        path = Path(self.file)
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else self.file
 
     @property
     def position(self) -> str:

@@ -224,7 +224,7 @@ def _need(parts: Mapping[str, int], name: str) -> None:
 
 
 def _of_object(path: Path) -> KernelStub:
-    image = load_object(path, externals={PAGE_START: 0, "saved_context": OBJECT_CONTEXT})
+    image = load_object(path, externals={PAGE_START: 0, "saved_context": OBJECT_CONTEXT - (1 << 64)})
     if ENTRY not in image.symbols:
         raise ImageError(f"has the sections of the {StubForm.X86_64_6_14} form and no {ENTRY}", where=str(path))
     entry = image.symbols[ENTRY]

@@ -14,7 +14,7 @@ from emu.machine.cpustate import CS
 from emu.machine.engine import Engine
 from emu.machine.ram import Ram
 from emu.units import PAGE_MASK, PAGE_SIZE
-from emu.x86.bits import PHYS_MASK, Cr0, Cr4, Efer
+from emu.x86.bits import PHYS_MASK, Cr0, Cr4
 from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
@@ -254,7 +254,7 @@ class Cpu:
 
     def peek(self, linear: int, size: int) -> bytes | None:
         """Bytes at a linear address with no trace in the page tables, or None where it is not mapped."""
-        parts = []
+        parts: list[bytes] = []
         while size > 0:
             step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
             result = self.walk(linear)

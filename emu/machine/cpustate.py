@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from emu.errors import EngineError
@@ -35,7 +36,7 @@ MARKERS: Final = (0x51A5C0DE51A5C0D1, 0x51A5C0DE51A5C0D2, 0x51A5C0DE51A5C0D3, 0x
 
 def process_memory(address: int, size: int) -> bytes:
     """Bytes of this process at a host address, or nothing where it is not mapped (calibration only)."""
-    with open("/proc/self/mem", "rb", buffering=0) as memory:
+    with Path("/proc/self/mem").open("rb", buffering=0) as memory:
         try:
             memory.seek(address)
             return memory.read(size)

@@ -102,7 +102,7 @@ class Engine(CpuState):
         self._uc = Uc(UC_ARCH_X86, UC_MODE_64)
         self._uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_ICELAKE_SERVER)
         self._uc.ctl_exits_enabled(True)  # an `until` address would be probed: CR2 and Accessed bits change
-        self._handle = self._uc._uch
+        self._handle = self._uc._uch  # noqa: SLF001 - the binding passes it to every call
         self._keep: list[object] = []
         super().__init__(self._locate())
         self._counter = ctypes.c_uint64.from_address(self._handle.value + _COUNTER_IN_UC)
@@ -152,7 +152,12 @@ class Engine(CpuState):
         self._uc.mem_write(page, bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00"))
         checks: list[tuple[str, object, object]] = []
         seen: list[int] = []
-        self.on_new_code = lambda linear, _size: bool(seen.append(linear))
+
+        def note(linear: int, _size: int) -> bool:
+            seen.append(linear)
+            return False
+
+        self.on_new_code = note
         self.rip = page + 10
         self._raw_run(2)  # until one block has run to its end, the engine reports no new ones
         self.flush_code()
@@ -185,7 +190,8 @@ class Engine(CpuState):
         for what, actual, expected in checks:
             if actual != expected:
                 raise EngineError(
-                    f"calibration of {what} gave {actual}, not {expected}", hint="install unicorn==2.1.4 for x86-64 Linux"
+                    f"calibration of {what} gave {actual}, not {expected}",
+                    hint="install unicorn==2.1.4 for x86-64 Linux",
                 )
 
     # ---- hooks -------------------------------------------------------------------------------------------------
@@ -200,7 +206,7 @@ class Engine(CpuState):
         return handle.value
 
     def _guarded(self, function: Callable[..., _Answer], answer: _Answer) -> Callable[..., _Answer]:
-        """An exception inside a callback (Ctrl-C too) cannot cross the C frames: it is kept, and raised after the stop."""
+        """An exception inside a callback (Ctrl-C too) cannot cross the C frames: it is raised after the stop."""
 
         def call(*arguments: object) -> _Answer:
             try:
@@ -238,7 +244,7 @@ class Engine(CpuState):
             self._stop(EngineStop(StopKind.NEW_CODE, self._counter.value - self._skipped))
 
     def _is_retry(self, linear: int) -> bool:
-        """Is this new block of one instruction a second try of one that stored into the block which held it?
+        """A new block of one instruction may be a second try of one that stored into the block which held it.
 
         Nothing else makes such a block of a storing instruction, but TF, an interrupt shadow and the end of a page.
         """
@@ -360,7 +366,7 @@ class Engine(CpuState):
     def map_hole(
         self, physical: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
     ) -> None:
-        """``read(physical, size)``/``write(physical, size, value)`` serve a range with no memory, page walks included."""
+        """``read(physical, size)`` and ``write(physical, size, value)`` serve a hole, page walks included."""
         reader = self._guarded(lambda _uc, offset, length, _data: read(physical + offset, length), 0)
         writer = self._guarded(lambda _uc, offset, length, value, _data: write(physical + offset, length, value), None)
         self._uc.mmio_map(physical, size, reader, None, writer, None)
@@ -405,24 +411,29 @@ class Engine(CpuState):
             self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(count)
         )
         self.running = False
-        # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and by
-        # a page fault only, and neither happens in here: both are done by those who call.
+        # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and
+        # by a page fault only, and neither happens in here: both are done by those who call.
         self.set_cr(2, cr2)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        if self._pending is not None:
-            return self._pending
+        pending = self._taken()
+        if pending is not None:
+            return pending
         if status:
             return EngineStop(StopKind.BUS, self._counter.value - self._skipped, detail=str(UcError(status)))
         return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self._skipped)
+
+    def _taken(self) -> EngineStop | None:
+        pending, self._pending = self._pending, None
+        return pending
 
     def ticks_in_run(self) -> int:
         """Inside a callback before an instruction: what retired since :meth:`run` began."""
         return self._counter.value - 1 - self._skipped
 
     def add_ticks(self, count: int) -> None:
-        """Inside a callback: the host did ``count`` iterations itself; they use up the run's count like any other."""
+        """Inside a callback: the host did ``count`` iterations; they use up the run's count too."""
         self._counter.value += count
 
     def run(self, count: int, *, passing: int = -1) -> EngineStop:
@@ -458,12 +469,12 @@ class Engine(CpuState):
         return state
 
     def reset_fpu(self) -> None:
-        """x87 control, status and tag word and MXCSR as after reset (SDM 3A table 10-1); the engine begins with zeros."""
+        """x87 control, status and tag word and MXCSR as after reset, SDM 3A table 10-1; the engine has zeros."""
         for register, value in zip(_FPU_CONTROL, (0x40, 0, 0x5555, 0x1F80), strict=True):
             self._uc.reg_write(register, value)
 
     def settle(self) -> None:
-        """Make the translator follow registers that were set one by one (:meth:`set_cr`, :meth:`set_segment`, efer)."""
+        """Make the translator follow registers set one by one (:meth:`set_cr`, :meth:`set_segment`, efer)."""
         self.digest(self.rflags)
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ class Faults:
     def raise_fault(
         self, vector: int, error_code: int | None, *, cr2: int | None = None, reason: str = "", trap: bool = False
     ) -> None:
-        """Deliver an exception for the instruction at RIP; ``reason`` says which rule it broke, where one of ours did.
+        """Deliver an exception for the instruction at RIP; ``reason`` says which rule of ours it broke.
 
         ``trap``: the instruction before RIP retired, and raised it.
         """

@@ -8,8 +8,8 @@ instruction, outside it costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import memory_operands
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Stale:
-    """Linear ``start`` .. ``end`` whose cached translation may be another; ``only`` names the one kind of access hurt."""
+    """Linear ``start`` .. ``end`` whose cached translation may be another; ``only`` names the one access hurt."""
 
     start: int
     end: int
@@ -50,8 +50,10 @@ def _paged(ram: Ram) -> Callable[[int, int], int]:
 
 @dataclass(frozen=True, slots=True)
 class HazardState:
-    """The windows that are open, what was said of them, the last serialising instruction (tick, pc, position), and what
-    was stored since, by page frame."""
+    """The windows that are open, what was said of them, the last serialising instruction, and what was stored since.
+
+    ``serial`` is (tick, pc, position); ``stored`` goes by page frame.
+    """
 
     stale: tuple[_Stale, ...]
     said: frozenset[tuple[str, _Stale]]
@@ -155,7 +157,7 @@ class Hazards:
             self._window = None
 
     def _look(self, linear: int) -> None:
-        """Before the instruction at ``linear``: does it fetch, read or write through a stale page?"""
+        """Before the instruction at ``linear``: report a fetch, read or write through a stale page."""
         machine = self._machine
         self._use(linear, "fetch")
         code = machine.cpu.peek(linear, 15) or b""

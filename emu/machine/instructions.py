@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
 _STRING_IO = frozenset({0x6C, 0x6D, 0x6E, 0x6F})
-_OURS = {Msr.TSC: 0, Msr.APIC_BASE: 0xFEE00900 & ~0x800}
+_OURS: dict[int, int] = {Msr.TSC: 0, Msr.APIC_BASE: 0xFEE00900 & ~0x800}
 """MSRs that the engine forgets, with their values at power-on (no local APIC: its enable bit is clear)."""
 
 

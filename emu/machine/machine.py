@@ -195,7 +195,7 @@ class Machine:
         delivered = self.deliveries
         self._outcome = None
         self._resumed_at = (self.cpu.pc, self.count.ticks)
-        while self._outcome is None:
+        while (outcome := self._ended()) is None:
             now = self.count.ticks
             if limit is not None and now >= limit:
                 return ev.StepLimit(ticks or 0)
@@ -205,10 +205,13 @@ class Machine:
             one = self._service()
             if until_delivery and self.deliveries != delivered:
                 return ev.HandlerEntered(self.cpu.pc)
-            if self._outcome is None:
+            if self._ended() is None:
                 self._dispatch(self._engine_run(1 if one else left, tick_budget=1 if one else self._tick_budget(limit)))
-            if until_delivery and self.deliveries != delivered and self._outcome is None:
+            if until_delivery and self.deliveries != delivered and self._ended() is None:
                 return ev.HandlerEntered(self.cpu.pc)
+        return outcome
+
+    def _ended(self) -> ev.Outcome | None:
         return self._outcome
 
     def _tick_budget(self, limit: int | None) -> int:
@@ -282,7 +285,8 @@ class Machine:
         if self._look is not None:
             self.sync_time()
             self._look(address)
-        if (address, tick) != self._resumed_at and self._breaks_at(address):
+        if (address, tick) != self._resumed_at and self.breaks_at(address):
+            self._outcome = ev.Breakpoint(address)
             return True
         insn = self.code.at(address)
         if insn is None:
@@ -292,12 +296,10 @@ class Machine:
         self._stop_insn = insn
         return True
 
-    def _breaks_at(self, address: int) -> bool:
-        inside = any(first <= address <= last for first, last, _ in self._break_ranges)
-        if inside or address in self.breakpoints:
-            self._outcome = ev.Breakpoint(address)
-            return True
-        return False
+    def breaks_at(self, linear: int) -> bool:
+        """True where a run stops before the instruction at ``linear``."""
+        inside = any(first <= linear <= last for first, last, _ in self._break_ranges)
+        return inside or linear in self.breakpoints
 
     def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
         self.sync_time()
@@ -367,7 +369,7 @@ class Machine:
         self.faults.interrupt(vector, EventKind.EXTERNAL)
 
     def raise_fault(self, vector: int, error_code: int | None, *, cr2: int | None = None, reason: str = "") -> None:
-        """Deliver an exception for the instruction at RIP; ``reason`` says which rule it broke, where one of ours did."""
+        """Deliver an exception for the instruction at RIP; ``reason`` says which rule of ours it broke."""
         self.faults.raise_fault(vector, error_code, cr2=cr2, reason=reason)
 
     def _unfetchable(self, stop: EngineStop) -> None:
@@ -426,7 +428,7 @@ class Machine:
         self.watches.host_stored(address, data)
 
     def _host_store(self, physical: int, size: int, linear: int) -> bool:
-        """May the host store this range for a string instruction?  Not over translated code, nor against policy."""
+        """Whether the host may store this range for a string instruction: not over code, nor against policy."""
         may = (
             not self.code.covers(physical, size)
             and self.policy.allows(physical, size)
@@ -437,7 +439,7 @@ class Machine:
         return may
 
     def watch(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
-        """Call ``touched(physical, size, value, write)`` before each store (and read) in ``begin`` .. ``end`` inclusive.
+        """Call ``touched(physical, size, value, write)`` before each store (and read) in ``begin`` .. ``end``.
 
         Whatever stores: an instruction, a device, an exception frame.  The answer is for :meth:`unwatch`.
         """

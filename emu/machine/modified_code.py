@@ -3,7 +3,7 @@
 Bytes stored through one linear address and fetched through another, or stored by a device, need a serialising
 instruction between; bytes stored through the address that they are fetched from need a branch.  String instructions
 and devices are heard of here, and plain stores where they change the block that they run in: these are the ways in
-which code comes to be in a kexec.  The check is made when a block is translated, so it costs nothing where no code is new.
+which code comes to be in a kexec.  The check is made when a block is translated: it costs nothing where no code is new.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class ModifiedCode:
         for store in self._stored.get(physical >> PAGE_SHIFT, ()):
             if store.through == linear >> PAGE_SHIFT or store.high <= low or low + size <= store.low:
                 continue
-            how = "by a device" if store.through == _BY_DEVICE else f"through {store.through << PAGE_SHIFT | store.low:#x}"
+            through = store.through << PAGE_SHIFT | store.low
+            how = "by a device" if store.through == _BY_DEVICE else f"through {through:#x}"
             self._say(ALIAS, f"{show_phys(physical)} at {linear:#x} was stored {how}, and nothing serialised since")
             return
 
@@ -90,7 +91,7 @@ class ModifiedCode:
         behind, end = linear + next(iter(lengths(code[:15], cpu.bits)), 0), linear + line_size(code, cpu.bits)
         for address, size, kind in memory_operands(code[:15], cpu.bits, cpu.engine.gpr, linear):
             if kind == "write" and address < end and behind < address + size:
-                self._say(NO_BRANCH, f"{address:#x} is stored by the instruction at {linear:#x} before it in the same line")
+                self._say(NO_BRANCH, f"{address:#x} is stored by the instruction at {linear:#x}, no branch between")
 
     def _say(self, kind: str, detail: str) -> None:
         machine = self._machine

@@ -13,6 +13,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from emu.errors import EngineError
 from emu.kexec.e820 import MemoryMap
@@ -20,7 +21,7 @@ from emu.machine.owners import intervals
 from emu.units import PAGE_SHIFT, PAGE_SIZE, page_down, page_up, show_phys
 
 ROM_RANGES = ((0xF0000, 0x100000),)
-# The high byte of a pagemap entry: bit 7 present, bit 6 swapped, bit 5 a page of the file.  A page that is there and not
+# The high byte of a pagemap entry: bit 7 present, bit 6 swapped, bit 5 a page of the file.  A page that is there, not
 # the file's is a private copy (Linux Documentation/admin-guide/mm/pagemap.rst).
 _PRIVATE = bytes(1 if high & 0xC0 and not high & 0x20 else 0 for high in range(256))
 
@@ -165,7 +166,7 @@ class Ram:
     def dirty_pfns(self) -> list[int]:
         """Page frames written since the base was last set (a superset of those that differ from it)."""
         dirty: list[int] = []
-        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        with Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap:
             for bank in self.banks:
                 first, count = bank.start >> PAGE_SHIFT, bank.size >> PAGE_SHIFT
                 entries = os.pread(pagemap.fileno(), count * 8, (bank.host >> PAGE_SHIFT) * 8)

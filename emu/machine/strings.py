@@ -21,6 +21,7 @@ from emu.x86.sensitive import Sensitive
 
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _SCAS = (0xAE, 0xAF)
+_ARITHMETIC, _EQUAL = 0x8D5, 0x44  # OF SF ZF AF PF CF; what a comparison of equals leaves
 _ACCESSES = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 STORING = frozenset({*_MOVS, *_STOS})
 """Opcodes of the string instructions that store."""
@@ -67,18 +68,18 @@ class StringMover:
         """Tell ``stored(physical, size, linear)`` what the engine's next iteration of MOVS or STOS will store."""
         mask = (1 << 8 * insn.address) - 1
         if self._cpu.engine.gpr(RCX) & mask:
-            linear = self._linear(insn, RDI, ES, mask)
+            linear = self._linear(RDI, ES, mask)
             physical = self._cpu.seen_at(linear, _ACCESSES[self._cpu.cpl == 3, True])
             if physical is not None:
                 stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
 
-    def _segment_base(self, insn: Sensitive, index: int) -> int:
+    def _segment_base(self, index: int) -> int:
         if self._cpu.bits == 64 and index not in (4, 5):
             return 0
         return self._cpu.engine.segment_base(index)
 
-    def _linear(self, insn: Sensitive, register: int, segment: int, mask: int) -> int:
-        linear = self._segment_base(insn, segment) + (self._cpu.engine.gpr(register) & mask)
+    def _linear(self, register: int, segment: int, mask: int) -> int:
+        linear = self._segment_base(segment) + (self._cpu.engine.gpr(register) & mask)
         return linear if self._cpu.bits == 64 else linear & 0xFFFFFFFF
 
     def _span(self, linear: int, *, write: bool) -> _Span | None:
@@ -111,7 +112,7 @@ class StringMover:
 
     def _movs(self, insn: Sensitive, limit: int, mask: int) -> int:
         segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
-        read_at, write_at = self._linear(insn, RSI, segment, mask), self._linear(insn, RDI, ES, mask)
+        read_at, write_at = self._linear(RSI, segment, mask), self._linear(RDI, ES, mask)
         n = self._room(write_at, insn, RDI, mask, self._room(read_at, insn, RSI, mask, limit))
         if n < 2:
             return 0
@@ -139,7 +140,7 @@ class StringMover:
         return (self._cpu.engine.gpr(RAX) & ((1 << 8 * insn.operand) - 1)).to_bytes(insn.operand, "little")
 
     def _stos(self, insn: Sensitive, limit: int, mask: int) -> int:
-        linear = self._linear(insn, RDI, ES, mask)
+        linear = self._linear(RDI, ES, mask)
         n = self._room(linear, insn, RDI, mask, limit)
         target = self._span(linear, write=True) if n > 1 else None
         size = n * insn.operand
@@ -152,7 +153,7 @@ class StringMover:
 
     def _scas(self, insn: Sensitive, limit: int, mask: int) -> int:
         """REPE SCAS over equal elements only: the first mismatch, and the last element, are the engine's."""
-        linear = self._linear(insn, RDI, ES, mask)
+        linear = self._linear(RDI, ES, mask)
         n = self._room(linear, insn, RDI, mask, limit)
         source = self._span(linear, write=False) if n > 1 else None
         if source is None:
@@ -163,6 +164,8 @@ class StringMover:
             n = next(i for i in range(n) if actual[i * insn.operand : (i + 1) * insn.operand] != pattern)
         if n < 2:
             return 0
+        engine = self._cpu.engine
+        engine.rflags = engine.rflags & ~_ARITHMETIC | _EQUAL
         self._advance(insn, RDI, mask, n * insn.operand)
         self._advance(insn, RCX, mask, -n)
         return n

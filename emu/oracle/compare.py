@@ -86,9 +86,7 @@ class Comparison:
             "pages_equal": self.pages_equal,
             "registers": self.registers,
             "seconds": round(self.seconds, 3),
-            "differences": [
-                {"place": one.place, "kjump": one.ours, "other": one.theirs} for one in self.differences
-            ],
+            "differences": [{"place": one.place, "kjump": one.ours, "other": one.theirs} for one in self.differences],
             "known": {known.what: count for known, count in self.known.items()},
         }
 
@@ -108,9 +106,7 @@ def compare(image: OracleImage, ours: Run, theirs: Run) -> list[Comparison]:
     if ours.ended is not theirs.ended:
         end = [Difference("end", _end(ours), _end(theirs))]
         name = image.cases[0].case.name if len(image.cases) == 1 else f"{len(image.cases)} cases"
-        return [
-            Comparison(name, theirs.machine, Verdict.DIFFER, seconds=theirs.seconds, differences=(*end, *console))
-        ]
+        return [Comparison(name, theirs.machine, Verdict.DIFFER, seconds=theirs.seconds, differences=(*end, *console))]
     return [_compare_case(placed, ours, theirs, console) for placed in image.cases]
 
 

@@ -41,9 +41,7 @@ _MODE_CR4 = Cr4.PAE | Cr4.LA57 | Cr4.PSE
 @lru_cache(maxsize=256)
 def _program(name: str, org: int, bits: int, defines: tuple[tuple[str, int], ...]) -> Image:
     folder = resources.asm_dir()
-    return assemble(
-        folder / "oracle" / name, org=org, bits=bits, defines=dict(defines), include=[folder / "include"]
-    )
+    return assemble(folder / "oracle" / name, org=org, bits=bits, defines=dict(defines), include=[folder / "include"])
 
 
 def _org(arch: Arch, linear: int) -> int:
@@ -89,7 +87,9 @@ class OracleImage:
 
     def elf(self) -> bytes:
         """The file."""
-        header = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\x01\x01\x01", 2, 3, 1, self.entry, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        header = struct.pack(
+            "<16sHHIIIIIHHHHHH", b"\x7fELF\x01\x01\x01", 2, 3, 1, self.entry, 52, 0, 0, 52, 32, 1, 0, 0, 0
+        )
         program = struct.pack(
             "<8I", 1, PAGE_SIZE, self.base, self.base, len(self.memory), len(self.memory), 7, PAGE_SIZE
         )

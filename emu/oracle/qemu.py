@@ -27,9 +27,7 @@ def require_qemu() -> str:
     """The path of QEMU; raises KjumpError where there is none."""
     path = shutil.which(COMMAND)
     if path is None:
-        raise KjumpError(
-            f"{COMMAND} is not on PATH", where="QEMU", hint="Debian, Ubuntu: apt install qemu-system-x86"
-        )
+        raise KjumpError(f"{COMMAND} is not on PATH", where="QEMU", hint="Debian, Ubuntu: apt install qemu-system-x86")
     return path
 
 

@@ -57,8 +57,7 @@ def show_finding(console: Console, number: int, finding: Finding, look: str) -> 
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(finding.follows) > 4:
         console.print(f"{'':<{_LABEL + 1}}and {len(finding.follows) - 4} more", highlight=False)
-    for line in _indented("look", look):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f" {'look':<{_LABEL - 1}} {look}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_run(console: Console, result: RunResult, *, verbose: bool = False) -> None:

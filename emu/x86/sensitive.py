@@ -36,6 +36,7 @@ class Kind(Enum):
     LLDT = auto()
     LTR = auto()
     INVLPG = auto()
+    WBINVD = auto()
     CPUID = auto()
     SYSCALL = auto()
     MAGIC = auto()
@@ -44,7 +45,7 @@ class Kind(Enum):
 
 SERIALIZING = frozenset(
     {Kind.CR_WRITE, Kind.DR_WRITE, Kind.WRMSR, Kind.IRET, Kind.LGDT, Kind.LIDT, Kind.LLDT, Kind.LTR, Kind.INVLPG,
-     Kind.CPUID}
+     Kind.WBINVD, Kind.CPUID}
 )  # fmt: skip
 """Kinds that serialise instruction fetch (SDM 3A 9.3: MOV to CR0/CR3/CR4 and DR, WRMSR, IRET, LGDT ... CPUID)."""
 
@@ -55,7 +56,7 @@ _SINGLE = {
     0x6E: Kind.OUT, 0x6F: Kind.OUT,
 }  # fmt: skip
 _TWO = {
-    0x20: Kind.CR_READ, 0x22: Kind.CR_WRITE, 0x21: Kind.DR_READ, 0x23: Kind.DR_WRITE, 0x06: Kind.CLTS,
+    0x08: Kind.WBINVD, 0x09: Kind.WBINVD, 0x20: Kind.CR_READ, 0x22: Kind.CR_WRITE, 0x21: Kind.DR_READ, 0x23: Kind.DR_WRITE, 0x06: Kind.CLTS,
     0x30: Kind.WRMSR, 0x31: Kind.RDTSC, 0x32: Kind.RDMSR, 0x33: Kind.RDPMC, 0xA2: Kind.CPUID, 0x05: Kind.SYSCALL,
     0x07: Kind.SYSCALL, 0x34: Kind.SYSCALL, 0x35: Kind.SYSCALL,
 }  # fmt: skip
@@ -92,7 +93,7 @@ class Sensitive:
         return self.modrm & 7 | (self.rex << 3 & 8)
 
 
-def _kind(two_byte: bool, opcode: int, modrm: int, repeat: int) -> Kind | None:  # noqa: FBT001
+def _kind(two_byte: bool, opcode: int, modrm: int, repeat: int) -> Kind | None:
     if not two_byte:
         if opcode in _STRINGS:
             return Kind.STRING if repeat else None

@@ -94,9 +94,9 @@ def prepare(case: Case, *, plain: bool) -> Bench:
     if case.mode != "real":
         machine.engine.set_cr(0, machine.engine.cr(0) | (1 << 16))
         machine.engine.settle()
-    for page, keep in ((case.unmapped, 0), (case.read_only, 5)):
-        if page is not None:
-            entry = bench.leaf(base + page * 0x1000)
+    for chosen, keep in ((case.unmapped, 0), (case.read_only, 5)):
+        if chosen is not None:
+            entry = bench.leaf(base + chosen * 0x1000)
             machine.ram.write(entry, bytes([keep]))
     if case.timer is not None:
         arm(bench, case.timer)
@@ -106,7 +106,16 @@ def prepare(case: Case, *, plain: bool) -> Bench:
 def arm(bench: Bench, count: int) -> None:
     """One timer interrupt, vector 0x20, ``count`` clocks of 64 ticks from here."""
     bus = bench.machine.board.bus
-    for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE), (0x43, 0x30), (0x40, count), (0x40, 0)):
+    for port, value in (
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0x21, 0xFE),
+        (0x43, 0x30),
+        (0x40, count),
+        (0x40, 0),
+    ):
         bus.write(port, 1, value)
 
 

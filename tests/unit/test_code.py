@@ -59,7 +59,8 @@ def test_an_instruction_that_becomes_sensitive_is_seen() -> None:
 
 
 def test_an_instruction_that_is_sensitive_no_more_is_left_alone() -> None:
-    text = "movl $2, %ebx\nagain: nop\npatch: rdtsc\ndecl %ebx\njz out\nmovl $patch, %edx\nmovw $0x9090, (%rdx)\nmovl $7, %eax\njmp again\nout: hlt\n"
+    patch = "movl $patch, %edx\nmovw $0x9090, (%rdx)\n"
+    text = f"movl $2, %ebx\nagain: nop\npatch: rdtsc\ndecl %ebx\njz out\n{patch}movl $7, %eax\njmp again\nout: hlt\n"
     bench = Bench("4-level", text)
     bench.run()
     assert bench.reg("rax") == 7

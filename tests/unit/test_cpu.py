@@ -66,7 +66,7 @@ def test_leaving_pae_paging_gives_the_guest_its_cr3_back() -> None:
     assert bench.machine.engine.cr(3) == bench.reg("rbx") == TABLES
 
 
-def test_wbinvd_and_a_toggle_of_pge_latch_the_pdptes_again() -> None:
+def test_a_toggle_of_pge_latches_the_pdptes_again() -> None:
     text = f"movl $0, {TABLES}\nmov %cr4, %eax\nor $0x80, %eax\nmov %eax, %cr4\nnop\n"
     bench = Bench("pae", text)
     assert isinstance(bench.run(), ev.TripleFault)

@@ -76,7 +76,12 @@ def test_a_run_retires_exactly_its_count(bare: tuple[Engine, mmap.mmap]) -> None
 def test_an_intercept_is_asked_and_may_stop_before_its_instruction(bare: tuple[Engine, mmap.mmap]) -> None:
     engine, _ = bare
     asked: list[int] = []
-    engine.on_intercept = lambda linear: bool(asked.append(linear)) or len(asked) == 2
+
+    def ask(linear: int) -> bool:
+        asked.append(linear)
+        return linear == AT + 5
+
+    engine.on_intercept = ask
     for linear in (AT + 2, AT + 5):
         engine.intercept(linear)
     stop = engine.run(100)
@@ -90,7 +95,12 @@ def test_an_intercept_is_asked_and_may_stop_before_its_instruction(bare: tuple[E
 def test_two_hooks_on_one_instruction_ask_once(bare: tuple[Engine, mmap.mmap]) -> None:
     engine, _ = bare
     asked: list[int] = []
-    engine.on_intercept = lambda linear: bool(asked.append(linear))
+
+    def ask(linear: int) -> bool:
+        asked.append(linear)
+        return False
+
+    engine.on_intercept = ask
     engine.intercept(AT + 2)
     engine.intercept_range(AT + 1, AT + 3)
     engine.run(6)
@@ -146,7 +156,9 @@ def test_stores_into_a_watched_range_are_heard_of_before_they_happen(bare: tuple
     engine, ram = bare
     ram[AT : AT + 16] = bytes.fromhex("c6042500300000 77 c6042500400000 78")
     heard: list[tuple[int, int, int, bytes]] = []
-    handle = engine.watch_writes(0x3000, 0x3FFF, lambda at, size, value: heard.append((at, size, value, ram[at : at + 1])))
+    handle = engine.watch_writes(
+        0x3000, 0x3FFF, lambda at, size, value: heard.append((at, size, value, ram[at : at + 1]))
+    )
     engine.run(2)
     assert heard == [(0x3000, 1, 0x77, b"\x90")]
     engine.unwatch(handle)

@@ -7,6 +7,7 @@ look at the correction that leans on it.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_CODE, UC_HOOK_EDGE_GENERATED, UC_MODE_64, Uc, UcError, x86_const
@@ -142,7 +143,9 @@ def test_a_fault_at_a_fetch_is_not_counted_like_one_at_an_access() -> None:
     assert access.run(10).executed == 1, "MOV retired"
 
 
-@pytest.mark.parametrize("code", ["0xf1", "0x0f, 0x01, 0xc1", "0x0f, 0x01, 0xc8", "0x0f, 0x33", "0x66, 0x0f, 0x38, 0x82, 0x00"])
+@pytest.mark.parametrize(
+    "code", ["0xf1", "0x0f, 0x01, 0xc1", "0x0f, 0x01, 0xc8", "0x0f, 0x33", "0x66, 0x0f, 0x38, 0x82, 0x00"]
+)
 def test_instructions_that_the_engine_does_not_have(code: str) -> None:
     """ICEBP, VMCALL, MONITOR, RDPMC, INVPCID."""
     _, engine = bare("4-level", f".byte {code}\nnop\n")
@@ -168,7 +171,8 @@ def test_bad_values_of_control_registers_are_taken(mode: str, text: str, registe
 
 
 def test_pg_with_lme_and_no_pae_is_ignored() -> None:
-    text = "movl $0xc0000080, %ecx\nrdmsr\nor $0x100, %eax\nwrmsr\nmov %cr0, %eax\nor $0x80000000, %eax\nmov %eax, %cr0\nnop\n"
+    text = "movl $0xc0000080, %ecx\nrdmsr\nor $0x100, %eax\nwrmsr\n"
+    text += "mov %cr0, %eax\nor $0x80000000, %eax\nmov %eax, %cr0\nnop\n"
     _, engine = bare("protected", text)
     assert engine.run(7).kind is StopKind.COUNT
     assert engine.cr(0) >> 31 == 0
@@ -200,7 +204,9 @@ def test_syscall_is_a_no_op() -> None:
 
 
 def test_ports_are_open_to_ring_3() -> None:
-    bench, engine = bare("4-level", "pushq $0x2b\npushq $0x8000\npushq $2\npushq $0x23\npushq $user\niretq\nuser: outb %al, $0xe9\nnop\n")
+    bench, engine = bare(
+        "4-level", "pushq $0x2b\npushq $0x8000\npushq $2\npushq $0x23\npushq $user\niretq\nuser: outb %al, $0xe9\nnop\n"
+    )
     heard: list[int] = []
     bench.machine.listeners.append(lambda _event: heard.append(1))
     assert engine.run(8).kind is StopKind.COUNT
@@ -211,7 +217,9 @@ def test_ports_are_open_to_ring_3() -> None:
 
 
 def test_the_tlb_is_real() -> None:
-    bench, engine = bare("4-level", "movl 0x40000, %eax\nnop\nmovl 0x40000, %ebx\ninvlpg 0x40000\nmovl 0x40000, %edx\nnop\n")
+    bench, engine = bare(
+        "4-level", "movl 0x40000, %eax\nnop\nmovl 0x40000, %ebx\ninvlpg 0x40000\nmovl 0x40000, %edx\nnop\n"
+    )
     bench.machine.ram.write(0x50000, b"\x55")
     engine.run(1)
     bench.machine.ram.write(bench.leaf(0x40000), struct.pack("<Q", 0x50007))
@@ -270,10 +278,8 @@ def test_a_fetch_from_a_hole_is_an_error_of_the_engine() -> None:
 def test_remove_cache_refuses_or_ignores_what_is_not_mapped() -> None:
     uc = code_only(b"\xb8\x01\x00\x00\x00\xf4")
     uc.emu_start(0x1000, 0x9000)
-    try:
+    with suppress(UcError):
         uc.ctl_remove_cache(0x900000, 0x901000)
-    except UcError as error:
-        assert error.errno
     uc.mem_write(0x1001, b"\x02")
     uc.emu_start(0x1000, 0x9000)
     assert uc.reg_read(x86_const.UC_X86_REG_RAX) == 1

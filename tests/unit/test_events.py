@@ -45,7 +45,10 @@ def test_the_exit_port_and_the_host_port_end_a_run() -> None:
 
 
 def test_console_lines_come_from_their_devices() -> None:
-    text = "".join(f"movb ${ord(letter)}, %al\noutb %al, $0xe9\n" for letter in "hi\n") + "movb $0x42, %al\noutb %al, $0x80\nhlt\n"
+    text = (
+        "".join(f"movb ${ord(letter)}, %al\noutb %al, $0xe9\n" for letter in "hi\n")
+        + "movb $0x42, %al\noutb %al, $0x80\nhlt\n"
+    )
     bench = Bench("4-level", text)
     bench.run()
     lines = [(event.device, event.text) for event in bench.machine.events if isinstance(event, ev.ConsoleLine)]

@@ -19,9 +19,11 @@ from tests.gdb_bench import GDB_FEATURES, at_the_stub
 NUMBERS = {register.name: number for number, register in enumerate(REGISTERS)}
 WORDS = (
     "?", "g", "G00", "p0", "P0=00", "m0,4", "M0,1:00", "X0,1:a", "Z0,0,1", "z0,0,1", "Z2,1000,4", "vCont?", "vCont;s:1",
-    "vCont;t", "s", "bs", "H", "Hg0", "T1", "T7", "D;1", "k", "qC", "qfThreadInfo", "qsThreadInfo", "qAttached", "qRcmd,68",
+    "vCont;t", "s", "bs", "H", "Hg0", "T1", "T7", "D;1", "k", "qC", "qfThreadInfo", "qsThreadInfo", "qAttached",
+    "qRcmd,68",
     "qSupported", "qXfer:features:read:target.xml:0,100", "qXfer:memory-map:read::0,100", "Qqemu.PhyMemMode:1",
-    "qqemu.PhyMemMode", "QStartNoAckMode", "qThreadExtraInfo,1", "vMustReplyEmpty", "vKill;1", "!", "R", "i", "A", "\xff",
+    "qqemu.PhyMemMode", "QStartNoAckMode", "qThreadExtraInfo,1", "vMustReplyEmpty", "vKill;1", "!", "R", "i",
+    "A", "\xff",
 )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def test_all_registers_at_once_change_only_what_differs(talk: Talk) -> None:
     data = bytearray.fromhex(talk.last("g"))
     data[8] ^= 1
     assert talk.last("G" + data.hex()) == "OK"
-    assert [change.args for change in talk.session.changes] == [("rbx", int.from_bytes(data[8:16], "little"))]
+    assert [change.arguments for change in talk.session.changes] == [("rbx", int.from_bytes(data[8:16], "little"))]
     talk.session.undo()
 
 
@@ -282,6 +284,18 @@ def test_a_watchpoint_across_a_page_is_a_stop_in_each(talk: Talk) -> None:
     assert not talk.session.stops.stops
 
 
+def test_a_watchpoint_outlives_the_page_tables_that_it_was_set_under(talk: Talk) -> None:
+    at, cr3 = talk.session.machine.cpu.rsp - 8, talk.session.machine.cpu.cr3
+    assert talk.last(f"Z2,{at:x},8") == "OK"
+    assert talk.last(f"z2,{at:x},8") == "OK"
+    while talk.session.machine.cpu.cr3 == cr3:
+        talk.all("s")
+    assert talk.last(f"m{at:x},8") == "E14"
+    assert talk.last(f"Z2,{at:x},8") == "OK"
+    assert f"watch:{at:x};" in talk.last("bc")
+    assert talk.session.machine.cpu.cr3 == cr3
+
+
 @pytest.mark.parametrize(
     ("packet", "answer"),
     [
@@ -306,7 +320,12 @@ def test_the_ends_of_the_recording_are_told(talk: Talk) -> None:
 def test_gdb_can_interrupt_a_move(packet: str, n: int) -> None:
     session = at_the_stub()
     asked: list[int] = []
-    stub = Stub(session, str, lambda: bool(asked.append(1)) or True)
+
+    def interrupted() -> bool:
+        asked.append(1)
+        return True
+
+    stub = Stub(session, str, interrupted)
     start = session.timeline.now
     reply = stub.handle(packet.encode())[-1]
     assert reply.startswith(b"T02")
@@ -318,10 +337,10 @@ def test_gdb_can_interrupt_a_move(packet: str, n: int) -> None:
 
 def test_a_stop_of_the_persons_own_is_told_on_the_console(talk: Talk) -> None:
     talk.all("s")
-    talk.session.add_break(f"{talk.session.pc:#x}")
+    mine = talk.session.add_break(f"{talk.session.pc:#x}")
     talk.all("bs")
     said = talk.all("c")
-    assert "breakpoint 1" in text_of(said)
+    assert f"breakpoint {mine.number}" in text_of(said)
     assert b"swbreak" not in said[-1]
 
 

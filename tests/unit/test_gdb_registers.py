@@ -26,7 +26,7 @@ NUMBERS = {register.name: number for number, register in enumerate(REGISTERS)}
 def test_the_first_registers_have_the_numbers_that_gdb_gives_them() -> None:
     first = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags cs ss ds es fs gs st0"
     assert [register.name for register in REGISTERS[:25]] == first.split()
-    assert (RIP, RSP, RBP) == (NUMBERS["rip"], NUMBERS["rsp"], NUMBERS["rbp"])
+    assert [NUMBERS["rip"], NUMBERS["rsp"], NUMBERS["rbp"]] == [RIP, RSP, RBP]
     assert NUMBERS["xmm0"] == 40
     assert NUMBERS["mxcsr"] == 56
 

@@ -25,6 +25,7 @@ LAYERS = (
     {"report"},
     {"debugger", "fuzz", "oracle"},
     {"bench"},
+    {"cli_kernel"},
     {"cli", "__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from emu.machine import events as ev
-from emu.machine.machine import Machine
 from emu.x86.segments import TableRegister
 from tests.machine_bench import (
     CODE,
@@ -207,7 +208,16 @@ def test_an_injected_irq_is_delivered_between_two_instructions(mode: str) -> Non
 def unmask(bench: Bench) -> None:
     """Timer line up now, vector 0x20, as a remapped and unmasked PIC has it."""
     bus = bench.machine.board.bus
-    for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, 1)):
+    for port, value in (
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0xA0, 0x11),
+        (0xA1, 0x28),
+        (0xA1, 2),
+        (0xA1, 1),
+    ):
         bus.write(port, 1, value)
     bus.write(0x21, 1, 0xFE)
     bus.write(0xA1, 1, 0xFF)
@@ -547,8 +557,7 @@ def test_closing_gives_everything_back_and_may_be_repeated() -> None:
 
 def test_fifty_machines_leave_nothing_behind() -> None:
     def mappings() -> int:
-        with open("/proc/self/maps", encoding="ascii") as maps:
-            return len(maps.readlines())
+        return len(Path("/proc/self/maps").read_text(encoding="ascii").splitlines())
 
     def one() -> None:
         bench = Bench("4-level", "hlt\n")
@@ -568,4 +577,3 @@ def test_a_machine_without_close_still_runs_after_another_was_closed() -> None:
     other.machine.close()
     kept.run()
     assert kept.reg("rax") == 5
-    assert isinstance(kept.machine, Machine)

@@ -114,7 +114,8 @@ def test_in_the_middle_of_a_repeated_instruction(plain: bool) -> None:
 
 
 def test_device_time_goes_back() -> None:
-    text = "movb $0x36, %al\noutb %al, $0x43\nmovb $50, %al\noutb %al, $0x40\nxor %eax, %eax\noutb %al, $0x40\nspin: incq %rbx\njmp spin\n"
+    text = "movb $0x36, %al\noutb %al, $0x43\nmovb $50, %al\noutb %al, $0x40\nxor %eax, %eax\noutb %al, $0x40\n"
+    text += "spin: incq %rbx\njmp spin\n"
     bench = Bench("4-level", text)
     bench.machine.run(5000)
     state = bench.machine.snapshot()

@@ -1,6 +1,9 @@
 """gdb's breakpoints and watchpoints (``Z0`` to ``Z4``) as stops of the session, and which of them a stop was.
 
-Addresses are linear.  They stand beside the stops that a person set by ``monitor``; detaching removes gdb's only.
+Addresses are linear.  A watched range is the physical memory behind them: gdb takes its points away at every stop and
+sets them again at the next move, and where the page is not mapped any more (page tables were switched in between) it
+means the memory that was there the last time.  They stand beside the stops that a person set by ``monitor``;
+detaching removes gdb's only.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Final
 from emu.debugger.address import Address
 from emu.debugger.session import Session
 from emu.debugger.stops import Hit, Stop
+from emu.errors import DebuggerError
 from emu.units import PAGE_MASK, PAGE_SIZE
 
 KINDS: Final = {0: "break", 1: "break", 2: "watch", 3: "rwatch", 4: "awatch"}
@@ -35,25 +39,35 @@ class Points:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._numbers: dict[Point, tuple[int, ...]] = {}
+        self._behind: dict[int, int] = {}
         self.reported: frozenset[str] = frozenset()
 
     def insert(self, point: Point) -> None:
         """Add a stop for each page that ``point`` touches; again is no error.
 
-        Raises DebuggerError where a watched page is not mapped at this moment.
+        Raises DebuggerError where a watched page is not mapped, and was not when it was watched before.
         """
         if point in self._numbers:
             return
-        parts = [(point.address, 1)] if KINDS[point.type] == "break" else _by_page(point.address, point.size)
-        for start, _ in parts:
-            if KINDS[point.type] != "break":
-                self._session.physical(Address(start))
-        self._numbers[point] = tuple(self._add(point, start, size) for start, size in parts)
+        if KINDS[point.type] == "break":
+            places = [(Address(point.address), 1)]
+        else:
+            parts = _by_page(point.address, point.size)
+            places = [(Address(self._memory_behind(start), physical=True), size) for start, size in parts]
+        self._numbers[point] = tuple(self._add(point, where, size) for where, size in places)
 
-    def _add(self, point: Point, start: int, size: int) -> int:
-        kind = KINDS[point.type]
-        text = f"{start:#x} (gdb)"
-        return self._session.stops.add(lambda number: Stop(number, kind, Address(start), size=size, text=text)).number
+    def _memory_behind(self, linear: int) -> int:
+        """The physical address that a linear one means, now or the last time that it was mapped."""
+        try:
+            self._behind[linear] = self._session.physical(Address(linear))
+        except DebuggerError:
+            if linear not in self._behind:
+                raise
+        return self._behind[linear]
+
+    def _add(self, point: Point, where: Address, size: int) -> int:
+        kind, text = KINDS[point.type], f"{point.address:#x} (gdb)"
+        return self._session.stops.add(lambda number: Stop(number, kind, where, size=size, text=text)).number
 
     def remove(self, point: Point) -> None:
         """Take a point away; one that is not there (a person deleted it by ``monitor``) is no error."""
@@ -64,6 +78,7 @@ class Points:
         """Take all of gdb's points away."""
         for point in list(self._numbers):
             self.remove(point)
+        self._behind.clear()
 
     def owns(self, hit: Hit) -> bool:
         """True for a stop that gdb inserted."""
