@@ -223,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     debug = commands.add_parser("debug", help="step through a jump, forwards and backwards")
     _scene_options(debug)
     debug.add_argument("--at", metavar="N|TRANSITION", help="begin at this position or transition")
-    debug.add_argument("-x", dest="script", action="append", default=[], metavar="SCRIPT", help="run commands from a file")
+    debug.add_argument("-x", dest="script", action="append", default=[], metavar="SCRIPT", help="commands from a file")
     debug.add_argument("-ex", dest="command_line", action="append", default=[], metavar="CMD", help="run a command")
     debug.add_argument("--batch", action="store_true", help="leave after the scripts and commands")
     debug.add_argument("--gdb", metavar="[HOST:]PORT", help="serve gdb's remote protocol on loopback")

@@ -20,7 +20,7 @@ from emu.kexec.arch import Arch
 from emu.report.screen import show_run, show_verdict
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 
 CALLEES = ("call", "ret", "plain")
 

@@ -15,7 +15,7 @@
 
 .include "x86.inc"
 
-.set CASE_COPIES, 0                             # copies: from, to, dwords (physical)
+.set CASE_COPIES, 0                             # copies: from, to, words of BITS (physical)
 .set CASE_COPY_COUNT, 4
 .set CASE_MSRS, 8                               # MSRs: number, low half, high half
 .set CASE_MSR_COUNT, 12
@@ -78,7 +78,7 @@ copy_in:
     movl    (%rdx), %esi
     movl    4(%rdx), %edi
     movl    8(%rdx), %ecx
-    rep movsl
+    rep movsq
     addl    $12, %edx
     decl    %ebx
     jnz     copy_in
@@ -127,7 +127,7 @@ copy_out:
     movl    4(%rdx), %esi
     movl    (%rdx), %edi
     movl    8(%rdx), %ecx
-    rep movsl
+    rep movsq
     addl    $12, %edx
     decl    %ebx
     jnz     copy_out

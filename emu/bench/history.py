@@ -60,7 +60,7 @@ def bench_history() -> Iterator[str]:
         f"history  {count:,} instructions, {history.pages:,} pages written, {irqs:,} interrupts, {modes} mode changes: "
         f"{count / recorded / 1e6:.1f} M/s recorded, {count / fast / 1e6:.1f} M/s fast: ratio {fast / recorded:.2f}"
     )
-    yield f"history  {len(history.checkpoints):,} checkpoints, {history.bytes / MIB:.0f} MiB of pages"
+    yield f"history  {len(history.checkpoints):,} checkpoints, {history.size / MIB:.0f} MiB of pages"
     yield _steps_back(machine, history)
     machine.close()
 

@@ -116,7 +116,7 @@ def _prepare_trip(journey: Journey, point: _Point) -> int:
 
 
 def bench_trips() -> Iterator[str]:
-    """Round trips A -> B -> A per second, each from a full reset, against the bare engine with the same instructions."""
+    """Round trips A -> B -> A per second, each from a full reset, against the bare engine on the same code."""
     for arch in (Arch.I386, Arch.X86_64):
         journey, point = _at_stub(arch, "24M", "4M@16M")
         machine = point.machine

@@ -1,6 +1,6 @@
-"""Addresses and numbers as people type them: ``swap_pages+0x10``, ``p:0x1000``, ``0x10:0x200``, ``my.S:143``, ``$rsp+8``.
+"""Addresses and numbers as people type them: ``swap_pages+8``, ``p:0x1000``, ``0x10:0x200``, ``my.S:143``, ``$rsp+8``.
 
-Bare numbers and symbols are linear; ``p:`` is physical; ``seg:off`` goes through the segment, by register name or selector.
+Bare numbers and symbols are linear; ``p:`` is physical; ``seg:off`` goes through the segment, by register or selector.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ from emu.errors import DebuggerError
 from emu.journey.symbols import Symbols
 from emu.machine.cpu import GPR_NAMES, SEGMENT_NAMES, Cpu
 
-_TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d[\d,_]*|\$?[A-Za-z_.][\w.]*|<<|>>|[=!<>]=|&&|\|\||[-+*/%&|^()~<>!])")
+_TOKEN = re.compile(
+    r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d[\d,_]*|\$?[A-Za-z_.][\w.]*|<<|>>|[=!<>]=|&&|\|\||[-+*/%&|^()~<>!])"
+)
 _LINE = re.compile(r"^([\w./-]+\.(?:S|s|inc|asm)):(\d+)$")
 _SYMBOL = re.compile(r"^([A-Za-z_.][\w.]*)\s*(?:[+-].*)?$")
 _SEGMENTED = re.compile(r"^([a-z]s|0[xX][0-9a-fA-F]+|\d+):(?!:)(.+)$")
-_32_BIT = {f"e{name[1:]}": name for name in GPR_NAMES[:8]} | {"eip": "rip", "pc": "rip", "sp": "rsp", "eflags": "rflags"}
+_32_BIT = {f"e{name[1:]}": name for name in GPR_NAMES[:8]} | {
+    "eip": "rip",
+    "pc": "rip",
+    "sp": "rsp",
+    "eflags": "rflags",
+}
 _16_BIT = {name[1:]: name for name in GPR_NAMES[:8]}
 
 
@@ -29,6 +36,14 @@ class Address:
 
     def __str__(self) -> str:
         return f"p:{self.value:#x}" if self.physical else f"{self.value:#x}"
+
+
+def integer(text: str) -> int:
+    """A number in decimal (commas allowed), 0x or 0b; raises DebuggerError."""
+    digits = text.replace(",", "").replace("_", "")
+    if len(digits) > _MOST_DIGITS:
+        raise DebuggerError(f"{digits[:8]}... has {len(digits):,} digits", hint=f"at most {_MOST_DIGITS}")
+    return int(digits, 0) if digits[:2].lower() in ("0x", "0b") else int(digits)
 
 
 class Evaluator:
@@ -54,8 +69,7 @@ class Evaluator:
     def address(self, text: str) -> Address:
         """A linear or physical address."""
         text = text.strip()
-        if text.startswith("*"):
-            text = text[1:]
+        text = text.removeprefix("*")
         if text.lower().startswith("p:"):
             return Address(self.number(text[2:]), physical=True)
         line = _LINE.match(text)
@@ -90,7 +104,7 @@ class Evaluator:
     def _segment_base(self, name: str) -> int:
         if name in SEGMENT_NAMES:
             return self._cpu.segment(SEGMENT_NAMES.index(name)).base
-        selector = int(name, 0)
+        selector = integer(name)
         if not self._cpu.cr0 & 1:
             return selector << 4
         raw = self._cpu.peek(self._cpu.gdtr.base + (selector & ~7), 8)
@@ -134,7 +148,7 @@ class Evaluator:
     def atom(self, token: str) -> int:
         """A number, register or symbol."""
         if token[0].isdigit():
-            return int(token.replace(",", ""), 0) if token[:2].lower() in ("0x", "0b") else int(token.replace(",", ""))
+            return integer(token)
         if token.startswith("$"):
             return self.register(token)
         linear = self._symbols.address_of(token, self._cpu.pc)
@@ -148,6 +162,7 @@ _BINARY = {
     "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
 }  # fmt: skip
 _DEEPEST = 100
+_MOST_DIGITS = 1000
 
 
 class _Parser:
@@ -175,16 +190,16 @@ class _Parser:
     def _unary(self) -> int:
         if self.at >= len(self._tokens):
             raise DebuggerError("the expression ends too early")
-        token = self._tokens[self.at]
+        word = self._tokens[self.at]
         self.at += 1
-        if token in ("-", "~", "+", "!", "*"):
+        if word in ("-", "~", "+", "!", "*"):
             self._enter()
             value = self._unary()
             self._depth -= 1
-            if token == "*":
+            if word == "*":
                 return self._evaluator.word_at(value)
-            return {"-": -value, "~": ~value, "+": value, "!": int(not value)}[token]
-        if token == "(":
+            return {"-": -value, "~": ~value, "+": value, "!": int(not value)}[word]
+        if word == "(":
             self._enter()
             value = self.expression(0)
             self._depth -= 1
@@ -192,9 +207,9 @@ class _Parser:
                 raise DebuggerError("a closing parenthesis is missing")
             self.at += 1
             return value
-        if token in _BINARY or token == ")":
-            raise DebuggerError(f"unexpected {token!r}")
-        return self._evaluator.atom(token)
+        if word in _BINARY or word == ")":
+            raise DebuggerError(f"unexpected {word!r}")
+        return self._evaluator.atom(word)
 
     def _apply(self, operator: str, left: int, right: int) -> int:
         if operator in ("/", "%") and right == 0:

@@ -39,7 +39,9 @@ def setter_for(machine: Machine, name: str) -> Callable[[int], None]:
         return lambda value: _selector(machine, index, value)
     if wanted in ("gdtr.base", "idtr.base", "gdtr.limit", "idtr.limit"):
         return lambda value: _table(machine, wanted, value)
-    raise DebuggerError(f"no register is called {name}, or it cannot be set", hint="general, rip, rflags, cr, efer, segments")
+    raise DebuggerError(
+        f"no register is called {name}, or it cannot be set", hint="general, rip, rflags, cr, efer, segments"
+    )
 
 
 def _control(machine: Machine, number: int, value: int) -> None:

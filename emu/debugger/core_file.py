@@ -1,13 +1,14 @@
 """An ELF core of the machine at one instant, which gdb and pyelftools open.
 
-RAM is in the file once; each run of linear memory that is mapped now is a PT_LOAD that points into it, with the linear address
-as p_vaddr and the physical one as p_paddr.  A note holds the registers in the layout of a Linux x86-64 core (struct
-elf_prstatus); outside 64-bit code RIP is the linear address.
+RAM is in the file once; each run of linear memory that is mapped now is a PT_LOAD that points into it, with the linear
+address as p_vaddr and the physical one as p_paddr.  A note holds the registers in the layout of a Linux x86-64 core
+(struct elf_prstatus); outside 64-bit code RIP is the linear address.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -71,14 +72,14 @@ def write_core(machine: Machine, path: Path) -> int:
         cursor += bank.size
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     count = len(loads) + 1
-    out = [struct.pack("<16sHHIQQQIHHHHHH", ident, _ET_CORE, _EM_X86_64, 1, 0, _EHDR, 0, 0, _EHDR, _PHDR, count, 0, 0, 0)]
+    ehdr = (ident, _ET_CORE, _EM_X86_64, 1, 0, _EHDR, 0, 0, _EHDR, _PHDR, count, 0, 0, 0)
+    out = [struct.pack("<16sHHIQQQIHHHHHH", *ehdr)]
     out.append(struct.pack("<IIQQQQQQ", _PT_NOTE, 0, headers, 0, 0, len(note), 0, 4))
+    starts = sorted(offsets)
     for load in loads:
-        bank = machine.ram.bank_at(load.physical)
-        if bank is None:
-            continue
+        first = starts[bisect_right(starts, load.physical) - 1]
         rights = 4 | (2 if load.writable else 0) | (1 if load.executable else 0)
-        offset = offsets[bank.start] + load.physical - bank.start
+        offset = offsets[first] + load.physical - first
         out.append(
             struct.pack("<IIQQQQQQ", _PT_LOAD, rights, offset, load.linear, load.physical, load.size, load.size, _PAGE)
         )

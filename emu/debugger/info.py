@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from emu.debugger.entry_walk import place_in_list
 from emu.debugger.lines import WIDTH, plain, table, wrap, wrap_all
-from emu.debugger.places import owner_of, page_of, place
+from emu.debugger.places import owner_of, page_of, place, short
 from emu.debugger.session import Session
 from emu.debugger.stops import describe_event
 from emu.debugger.visiting import peers
@@ -111,7 +111,7 @@ def events(session: Session, count: int = 20, kind: str = "", width: int = WIDTH
         return ["nothing has happened yet" if not kind else f"no event before here says {kind}"]
     shown = rows[-max(count, 1) :]
     lines = [f"... {len(rows) - len(shown):,} earlier"] if len(shown) < len(rows) else []
-    cells = [(f"N {event.position}", place(session, event.pc).position, text) for event, text in shown]
+    cells = [(f"N {event.position}", short(place(session, event.pc)), text) for event, text in shown]
     return lines + table(cells, width, right=frozenset({0}))
 
 

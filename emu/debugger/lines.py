@@ -15,7 +15,7 @@ def plain(text: str) -> str:
 
 
 def wrap(text: str, width: int = WIDTH, indent: int = 4) -> list[str]:
-    """``text`` in lines of at most ``width`` columns, all but the first indented."""
+    """``text`` in lines of at most ``width`` columns, all but the first indented; longer words (paths) stay whole."""
     if len(text) <= width:
         return [text.rstrip()]
     return textwrap.wrap(
@@ -23,6 +23,7 @@ def wrap(text: str, width: int = WIDTH, indent: int = 4) -> list[str]:
         max(width, 20),
         subsequent_indent=" " * indent,
         break_on_hyphens=False,
+        break_long_words=False,
         replace_whitespace=False,
         drop_whitespace=True,
     )
@@ -48,7 +49,7 @@ def table(
         head = "".join(cell + " " * gap for cell in cells)
         last = row[columns - 1] if len(row) == columns else ""
         room = max(width - len(head), 20)
-        parts = textwrap.wrap(last, room, break_on_hyphens=False) or [""]
+        parts = textwrap.wrap(last, room, break_on_hyphens=False, break_long_words=False) or [""]
         lines.append((head + parts[0]).rstrip())
         lines += [" " * len(head) + part for part in parts[1:]]
     return lines

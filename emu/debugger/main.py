@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from emu.debugger.address import integer
 from emu.debugger.gdb import parse_endpoint, serve
 from emu.debugger.repl import Repl, history_file
 from emu.debugger.save_file import is_session, load
@@ -16,7 +17,7 @@ from emu.debugger.session import Session, Stopped
 from emu.errors import EXIT_BAD_INPUT, DebuggerError, KjumpError
 from emu.journey.scene import Scene
 
-_POSITION = re.compile(r"([\d,_]+)(?:\.(\d+))?")
+_POSITION = re.compile(r"(\d[\d,_]*)(?:\.(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ def go_to(session: Session, at: str) -> Stopped:
     exact = _POSITION.fullmatch(at.strip())
     if exact is None:
         return session.goto_transition(at.strip())
-    n = int(exact.group(1).replace(",", "").replace("_", ""))
-    return session.goto(n, int(exact.group(2) or 0))
+    return session.goto(integer(exact.group(1)), integer(exact.group(2) or "0"))
 
 
 def _first_finding(session: Session) -> Stopped | None:

@@ -139,8 +139,7 @@ def _run_lines(session: Session, run: list[_Page], before: dict[int, bytes], aft
     count = sum(one.count for one in run)
     last = (run[-1].pfn << PAGE_SHIFT) + PAGE_SIZE - 1
     yield (
-        f"{show_phys(start)}..{show_phys(last)}  {page.owner}  {len(run):,} page{'s' * (len(run) > 1)}, "
-        f"{count:,} bytes"
+        f"{show_phys(start)}..{show_phys(last)}  {page.owner}  {len(run):,} page{'s' * (len(run) > 1)}, {count:,} bytes"
     )
 
 

@@ -19,6 +19,7 @@ from emu.debugger.places import (
     owner_of,
     page_of,
     place,
+    short,
     source_around,
     symbol,
     with_symbols,
@@ -68,7 +69,7 @@ def code(session: Session, width: int = WIDTH, rows_wanted: int = 6) -> list[Tex
     """Source lines around the next instruction, or instructions where there is no source."""
     pc = session.pc
     at = place(session, pc)
-    title = f"{at.position.split(':')[0]}  " if at.file else ""
+    title = f"{short(at).split(':')[0]}  " if at.file else ""
     lines = [Text(shorten(f" {title}{at.symbol}  {page_of(session, pc)}", width), style="dim")]
     before = max((rows_wanted - 1) // 3 + 1, 2)
     rows = source_around(session, pc, before, rows_wanted - 1 - before)
@@ -260,4 +261,4 @@ def brief(session: Session, width: int = WIDTH) -> Text:
     at = place(session, session.pc)
     known = image_at(session, session.pc) is not None
     text = with_symbols(session, insn) if insn is not None else "cannot be fetched"
-    return Text(shorten(f"N {session.position}  {at.position if known else ''} {at.symbol}:  {text}", width))
+    return Text(shorten(f"N {session.position}  {short(at) if known else ''} {at.symbol}:  {text}", width))

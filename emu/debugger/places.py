@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from emu.assembler import Image, Instruction, decode_one
 from emu.debugger.address import Address
@@ -54,6 +55,11 @@ def place(session: Session, linear: int) -> Place:
     if line is None:
         return Place(linear, image.symbol_at(linked))
     return Place(linear, image.symbol_at(linked), line.file, line.line, tidy(image.source_text(line)))
+
+
+def short(where: Place) -> str:
+    """``file:line`` with no folder, for columns; the symbol where no line is known."""
+    return f"{Path(where.file).name}:{where.line}" if where.file else where.symbol
 
 
 def symbol(session: Session, linear: int) -> str:
@@ -155,7 +161,7 @@ def disassemble(
         here = place(session, insn.address)
         mark = "=>" if insn.address == session.pc and not address.physical else "  "
         text = f"{mark} {labelled(session, at)}:  {with_symbols(session, insn)}"
-        source = f"  # {here.position}" if here.file else ""
+        source = f"  # {short(here)}" if here.file else ""
         lines.append(text + source if len(text + source) <= width else shorten(text, width))
     wanted = end is None and len(found) < count
     if wanted and found:

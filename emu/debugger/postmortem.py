@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emu.debugger.address import Address
 from emu.debugger.lines import WIDTH, shorten, wrap_all
-from emu.debugger.places import instruction, place, with_symbols
+from emu.debugger.places import instruction, place, short, with_symbols
 from emu.debugger.registers import regs
 from emu.debugger.session import Session
 from emu.debugger.visiting import peers, visiting
@@ -97,7 +97,7 @@ def _last_instructions(session: Session, width: int) -> list[str]:
         at = place(session, session.pc)
         mark = "=>" if session.timeline.now >= here else "  "
         line = f"{mark} N {session.position!s:>11}  {at.symbol}:  {text}"
-        source = f"  # {at.position}" if at.file else ""
+        source = f"  # {short(at)}" if at.file else ""
         lines.append(line + source if len(line + source) <= width else shorten(line, width))
         if session.timeline.now >= here or session.timeline.step() is not None:
             break

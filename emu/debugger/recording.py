@@ -55,8 +55,8 @@ class Recording:
 
     def marks(self) -> list[Mark]:
         """Where transitions begin and end, in order."""
-        found = []
-        for event in self.history.events:
-            if isinstance(event, ev.TransitionMark):
-                found.append(Mark(event.name, event.begins, Instant(event.tick, 0), event.position.n))
-        return found
+        return [
+            Mark(event.name, event.begins, Instant(event.tick, 0), event.position.n)
+            for event in self.history.events
+            if isinstance(event, ev.TransitionMark)
+        ]

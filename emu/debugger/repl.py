@@ -104,6 +104,14 @@ class Repl(Cmd):
 
     # ---- lines -------------------------------------------------------------------------------------------------
 
+    def _read_command_line(self, prompt: str) -> str:
+        """The next line; Ctrl-C while it is typed drops it, which to cmd2 is the same as an empty one."""
+        try:
+            return super()._read_command_line(prompt)
+        except KeyboardInterrupt:
+            self.repeat = ""
+            raise
+
     def onecmd_plus_hooks(
         self,
         line: str,

@@ -15,7 +15,7 @@ from emu.debugger.repl_command import Commands, command, rest, text_of
 from emu.debugger.session import Session
 from emu.errors import DebuggerError, KjumpError
 
-_FORMAT = re.compile(r"/(-?\d*)([a-z]*)\s*(.*)", re.DOTALL)
+_FORMAT = re.compile(r"/(-?\d{0,9})([a-z]*)\s*(.*)", re.DOTALL | re.ASCII)
 _EXPRESSION = rest("expression", "an optional /FMT, then numbers, symbols, $registers, + - * / and the like")
 _MOST = 4096
 

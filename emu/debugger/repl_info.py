@@ -67,7 +67,7 @@ class Info(Commands):
         self.say(*subjects[subject](words(args, "more")))
 
     def _events(self, more: list[str]) -> Iterable[str]:
-        counts = [word for word in more if word[0].isdigit()]
+        counts = [word for word in more if word[:1].isdigit()]
         kinds = [word for word in more if word not in counts]
         count = self.number(counts[0]) if counts else 20
         if count < 1 or len(counts) > 1 or len(kinds) > 1:

@@ -204,7 +204,7 @@ class Looking(Commands):
         """The last store before here to a byte, by whom and where, with the list entry that sent it there (ww)."""
         given = words(args, "address")
         size = 1
-        if len(given) > 1 and given[-1].isdigit() and given[-2][-1] not in "+-*/%&|^<>(~":
+        if len(given) > 1 and given[-1].isdigit() and given[-2][-1:] not in "+-*/%&|^<>(~":
             size = self.number(given.pop())
         address = self.address(" ".join(given))
         self.say(*look.who_wrote(self.session, self.session.who_wrote(address, size), width=self._cmd.width))

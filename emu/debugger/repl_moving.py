@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 
+from emu.debugger.address import integer
 from emu.debugger.recording import Mark
 from emu.debugger.repl_command import Commands, command, maybe, rest, some, text_of, words
 from emu.errors import DebuggerError
 
-_POSITION = re.compile(r"([\d,_]+)\.(\d+)")
+_POSITION = re.compile(r"(\d[\d,_]*)\.(\d+)", re.ASCII)
 _COUNT = rest("count", "how often (default: 1)")
 
 
@@ -109,7 +110,7 @@ class Backwards(Commands):
             at = session.timeline.start if text == "start" else session.timeline.end
             self._cmd.stopped(session.goto_instant(at))
         elif exact is not None:
-            self._cmd.stopped(session.goto(int(exact.group(1).replace(",", "")), int(exact.group(2))))
+            self._cmd.stopped(session.goto(integer(exact.group(1)), integer(exact.group(2))))
         else:
             self._cmd.stopped(session.goto(self.number(text)))
 

@@ -68,7 +68,7 @@ class Stops(Commands):
         size = _WORD_SIZES[self.session.machine.cpu.bits]
         if kind == "xwatch":
             size = 1
-        if len(given) > 1 and given[-1][0].isdigit() and given[-2][-1] not in "+-*/%&|^<>(~":
+        if len(given) > 1 and given[-1][:1].isdigit() and given[-2][-1:] not in "+-*/%&|^<>(~":
             size = self.number(given.pop())
         if not 1 <= size <= PAGE_SIZE:
             raise DebuggerError(f"{size:,} bytes cannot be watched", hint=f"1 to {PAGE_SIZE:,}")

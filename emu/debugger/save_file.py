@@ -64,7 +64,7 @@ def scene_from(data: Mapping[str, Any]) -> Scene:
 
 
 def is_session(path: Path) -> bool:
-    """Does the file look like a saved session?"""
+    """Tell whether the file looks like a saved session."""
     try:
         return MAGIC in path.read_bytes()[:200].decode("utf-8", "replace")
     except OSError:

@@ -29,8 +29,9 @@ EVENT_KINDS: dict[str, tuple[type[ev.Event], ...]] = {
 class Stop:
     """One entry of ``info breakpoints``.
 
-    ``places`` are further linear addresses at which programs see the same code.  ``kind`` is break, watch (write), rwatch (read), awatch (either), xwatch (execute) or catch.  ``detail`` narrows a catch:
-    a register name, vector or port as text.
+    ``places`` are further linear addresses at which programs see the same code.  ``kind`` is break, watch (write),
+    rwatch (read), awatch (either), xwatch (execute) or catch.  ``detail`` narrows a catch: a register name, vector or
+    port as text.
     """
 
     number: int
@@ -100,7 +101,7 @@ class StopTable:
 
 
 def matches(stop: Stop, event: ev.Event) -> bool:
-    """Does ``event`` satisfy a catch?"""
+    """Tell whether ``event`` satisfies a catch."""
     if not isinstance(event, EVENT_KINDS[stop.event]):
         return False
     if not stop.detail:
@@ -110,7 +111,7 @@ def matches(stop: Stop, event: ev.Event) -> bool:
         case ev.ControlWrite(register=register):
             return register.lower() == wanted
         case ev.Fault(vector=vector) | ev.Interrupt(vector=vector):
-            return wanted.isdigit() and int(wanted) == vector or wanted == f"{vector:#x}"
+            return (wanted.isdigit() and int(wanted) == vector) or wanted == f"{vector:#x}"
         case ev.PortAccess(port=port):
             return wanted in (f"{port:#x}", str(port))
         case ev.TransitionMark(name=name):
@@ -130,7 +131,8 @@ def describe_event(event: ev.Event) -> str:
             return f"{register} {old_value:#x} -> {new_value:#x}"
         case ev.Fault(vector=vector, error_code=code, cr2=cr2, reason=reason):
             shown = f" error {code:#x}" if code is not None else ""
-            return f"exception {vector}{shown}" + (f" cr2 {cr2:#x}" if vector == 14 else "") + (f": {reason}" if reason else "")
+            page = f" cr2 {cr2:#x}" if vector == 14 else ""
+            return f"exception {vector}{shown}{page}" + (f": {reason}" if reason else "")
         case ev.Interrupt(vector=vector, nmi=nmi):
             return "NMI" if nmi else f"interrupt {vector:#x}"
         case ev.PortAccess(port=port, size=size, value=value, write=write):

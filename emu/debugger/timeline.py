@@ -68,6 +68,10 @@ class Timeline:
         if not (self.history.checkpoints[index].at <= self.now <= at and self.history.before(self.now) == index):
             self.history.restore(index)
         self._forward_to(at)
+        index = self.history.before(self.now)
+        here = self.history.checkpoints[index]
+        if here.barrier and here.at == self.now and index != self.history.based_on:
+            self.history.restore(index)  # what the harness did at this instant is done
 
     def _forward_to(self, at: Instant) -> None:
         machine = self.machine
@@ -204,7 +208,7 @@ class Timeline:
             found: list[Instant] = []
             self.history.restore(index)
             if self.now < bound:
-                remove = watch(lambda instant, found=found, bound=bound: found.append(instant) if instant < bound else None)
+                remove = watch(_sink(found, bound))
                 try:
                     self._quiet_run(bound)
                 finally:
@@ -228,3 +232,13 @@ class Timeline:
                 self.on_outcome(outcome)
             if self.now == before and not isinstance(outcome, ev.Breakpoint):
                 return
+
+
+def _sink(found: list[Instant], bound: Instant) -> Callable[[Instant], None]:
+    """Keep each instant before ``bound``."""
+
+    def take(instant: Instant) -> None:
+        if instant < bound:
+            found.append(instant)
+
+    return take

@@ -175,10 +175,9 @@ class Watcher:
             return False
         return not stop.condition or bool(self._session.evaluator.number(stop.condition))
 
-    def for_depth(self, depth: int) -> Callable[[HitSink], Callable[[], None]]:
-        """A watch on the call that ends at the instruction where the session stood, made with the stack at ``depth``."""
+    def for_call(self, after: int, depth: int) -> Callable[[HitSink], Callable[[], None]]:
+        """A watch on the call that ends at linear ``after``, made with the stack at ``depth``."""
         session, machine = self._session, self._session.machine
-        after = session.pc
 
         def install(hit: HitSink) -> Callable[[], None]:
             machine.break_in([(after - 15, after - 1)])
@@ -275,4 +274,3 @@ class _Sink(list[Hit]):
     def extend(self, hits: object) -> None:
         for hit in hits if isinstance(hits, list) else ():
             self._take(hit)
-

@@ -121,7 +121,7 @@ def _compare(mine: Sequence[Step], theirs: Sequence[Step], keys: list[str], othe
 def _alike(keys: Sequence[str], other_keys: Sequence[str]) -> bool:
     """One is a changed copy of the other, so that a comparison line by line says something."""
     few, others = set(keys), set(other_keys)
-    return len(few & others) * 2 >= len(others)
+    return len(few & others) * 2 >= min(len(few), len(others))
 
 
 def _change(mine: Sequence[Step], theirs: Sequence[Step], keys: list[str], other_keys: list[str], before: str) -> str:

@@ -1,7 +1,7 @@
 """Linux's own relocate_kernel as the stub of a journey: what machine_kexec lays down for it, and how it is called.
 
-Sources: Linux arch/x86/kernel/machine_kexec_32.c and machine_kexec_64.c, before and after 6.14.  A calls the stub through
-``linux_caller`` (asm/), which does what machine_kexec does around the call; the stub's own bytes stay as they are.
+Sources: Linux arch/x86/kernel/machine_kexec_32.c and machine_kexec_64.c, before and after 6.14.  A calls the stub by
+way of ``linux_caller`` (asm/), which does what machine_kexec does around the call.  The stub's bytes stay as they are.
 """
 
 from __future__ import annotations

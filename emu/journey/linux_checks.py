@@ -104,8 +104,10 @@ def named(journey: Journey, outcome: ev.Outcome, finding: Finding) -> Finding:
             catalogue="B-24",
             because=(
                 f"the fault is at {journey.symbols.place(outcome.pc)}, the instruction after `mov %eax,%cr0`",
-                f"CR0.PG was set while CR4.PAE is 0, and CR3 {state['cr3']:#x} holds PAE tables: they are walked as "
-                "2-level ones",
+                (
+                    f"CR0.PG was set while CR4.PAE is 0, and CR3 {state['cr3']:#x} holds PAE tables: they are walked "
+                    "as 2-level ones"
+                ),
                 *finding.because,
             ),
         )
@@ -117,8 +119,10 @@ def named(journey: Journey, outcome: ev.Outcome, finding: Finding) -> Finding:
                 finding,
                 catalogue="B-07",
                 because=(
-                    f"GDTR is {base:#x}, limit {limit:#x}, as the peer left it; A's is "
-                    f"{suspended.get('gdtr.base', 0):#x}, limit {suspended.get('gdtr.limit', 0):#x}",
+                    (
+                        f"GDTR is {base:#x}, limit {limit:#x}, as the peer left it; A's is "
+                        f"{suspended.get('gdtr.base', 0):#x}, limit {suspended.get('gdtr.limit', 0):#x}"
+                    ),
                     "A's segments are loaded from it before A's own GDT is back",
                     *finding.because,
                 ),

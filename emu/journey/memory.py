@@ -107,8 +107,3 @@ def _difference(page: int, expected: bytes, actual: bytes, volatile: Sequence[tu
         return None
     first = wrong[0]
     return Difference(page + first, expected[first : first + 8], actual[first : first + 8], len(wrong))
-
-
-def pages_of(ranges: Iterable[tuple[int, int]]) -> set[int]:
-    """Page frames that byte ranges (physical start, end) touch."""
-    return {pfn for start, end in ranges for pfn in range(start >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT)}

@@ -17,12 +17,13 @@ import zstandard
 from emu.errors import ImageError
 from emu.units import MIB, show_size
 
-MOST: Final = 256 * MIB
-"""The largest kernel that is taken; a distribution's is a quarter of it."""
+MOST: Final = 128 * MIB
+"""The largest kernel that is taken; a distribution's is half of it."""
 _DICTIONARY: Final = 160 * MIB
 """What an xz or zstd stream may ask for to remember; kernels are packed with up to 128 MiB."""
 _LZ4_BLOCK: Final = 8 * MIB
-_CHUNK: Final = 1 * MIB
+_SLICE: Final = 1024
+"""Bytes of zstd fed at a time: a block of 4 bytes may hold 128 KiB, so at most 32 MiB come out of them."""
 
 Unpack = Callable[[bytes, int], bytes]
 """Takes the compressed bytes and the most that may come out; gives at most one byte more than that."""
@@ -78,8 +79,8 @@ def _zstd(data: bytes, most: int) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_DICTIONARY)
     stream = decompressor.decompressobj()
     out = bytearray()
-    for at in range(0, len(data), 1 << 12):  # a block of 3 bytes may hold 128 KiB: so much in, at most 170 MiB out
-        out += stream.decompress(data[at : at + (1 << 12)])
+    for at in range(0, len(data), _SLICE):
+        out += stream.decompress(data[at : at + _SLICE])
         if stream.eof or len(out) > most:
             break
     else:

@@ -12,11 +12,11 @@ from typing import Final
 from emu.assembler import Image, disassemble, load_object
 from emu.errors import ImageError
 from emu.kernelfile.bzimage import SetupHeader, is_bzimage, payload, read_setup
-from emu.kernelfile.decompress import MOST, decompress
+from emu.kernelfile.decompress import decompress
 from emu.kernelfile.forms import SIGNATURES, StubForm, follow, form_at, gdt_restored_from, has_slot
 from emu.kernelfile.kallsyms import read_kallsyms
 from emu.kernelfile.vmlinux import ELF_MAGIC, Vmlinux, read_vmlinux
-from emu.units import PAGE_SIZE, show_size
+from emu.units import MIB, PAGE_SIZE, show_size
 
 ENTRY: Final = "relocate_kernel"
 PAGE_START, PAGE_END = "__relocate_kernel_start", "__relocate_kernel_end"
@@ -28,6 +28,8 @@ IN_PAGE: Final = (
 )  # fmt: skip
 OBJECT_CONTEXT: Final = 0xFFFF_FFFF_BF00_0000
 """Where saved_context is taken to be for an object, which the kernel's linker has not seen yet (linear)."""
+LARGEST_FILE: Final = 640 * MIB
+"""An unstripped vmlinux is mostly debugging information."""
 _SECTION: Final = b".text..relocate_kernel\0"
 _OURS: Final = b"\0restore_after_save\0"
 _REL: Final = 1
@@ -103,8 +105,8 @@ def is_kernel(path: Path) -> bool:
 
 def _content(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MOST:
-            raise ImageError(f"is larger than {show_size(MOST)}, which is no kernel", where=str(path))
+        if path.stat().st_size > LARGEST_FILE:
+            raise ImageError(f"is larger than {show_size(LARGEST_FILE)}, which is no kernel", where=str(path))
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", where=str(path)) from error

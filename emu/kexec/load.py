@@ -31,8 +31,9 @@ class LoadRequest:
     """The arguments of the system call.
 
     ``entry`` is the physical address where B starts, ``flags`` has the ELF machine in its high half, and ``segments``
-    None stands for an array that cannot be read.  The rest is no argument but the kernel's own doing: ``text``, the linear
-    address of relocate_kernel in the text of a classic x86_64 kernel, and how many control pages its caller wants.
+    None stands for an array that cannot be read.  The rest is no argument but the kernel's own doing: ``text``, the
+    linear address of relocate_kernel in the text of a classic x86_64 kernel, and how many control pages its caller
+    wants.
     """
 
     entry: int

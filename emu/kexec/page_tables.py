@@ -135,8 +135,8 @@ def build_transition_tables(
 
     The control page is at its address in A's direct map, executable and writable.  On x86_64 all of physical 0 up to
     the end of RAM is mapped to itself, and so are the (start, end) ranges of ``also`` (segments, control pages, jump
-    page).  Given ``text``, the linear address at which A's kernel has the stub in its own text (x86_64 before 6.14), the
-    control page is there and not in the direct map.
+    page).  Given ``text``, the linear address at which A's kernel has the stub in its own text (x86_64 before 6.14),
+    the control page is there and not in the direct map.
     """
     window = (arch.direct(control_page) if text is None else text, control_page)
     if arch.word == 4:

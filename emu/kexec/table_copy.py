@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 from emu.kexec.arch import Arch
@@ -26,9 +27,9 @@ def copy_with_page(arch: Arch, root: int, linear: int, phys: int, alloc: AllocPa
     there is split.  The new page can be read and executed, not written, and is not global.
     """
     table = alloc()
-    top, old = table, bytearray(read(page_down(root)))
+    top, old = table, bytearray(read(Phys(page_down(root))))
     steps = levels(paging_state(arch, root))
-    for level, lower in zip(steps, steps[1:], strict=False):
+    for level, lower in pairwise(steps):
         at = level.index(linear) * level.entry_size
         entry = int.from_bytes(old[at : at + level.entry_size], "little")
         content = _below(level, lower, entry, read)
@@ -47,7 +48,7 @@ def _below(level: Level, lower: Level, entry: int, read: ReadPage) -> bytearray:
     if not entry & Entry.P:
         return bytearray(PAGE_SIZE)
     if not level.is_leaf(entry):
-        return bytearray(read(page_down(level.table(entry))))
+        return bytearray(read(Phys(page_down(level.table(entry)))))
     start = level.page(entry)
     flags = entry & (PAGE_MASK & ~int(Entry.PS) | int(Entry.XD)) | (lower.leaf_if or 0)
     pieces = (start + number * lower.page_size | flags for number in range(_ENTRIES))

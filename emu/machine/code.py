@@ -121,10 +121,15 @@ class CodeMap:
         """The mapping changed: what is known by linear address is void."""
         self._known.clear()
 
+    def dropped(self) -> None:
+        """Every translated block was dropped (:meth:`emu.machine.engine.Engine.flush_code`): no page has any."""
+        self._pfns.clear()
+        self._known.clear()
+
     def covers(self, physical: int, size: int) -> bool:
         """True if code was translated from a page of this physical range."""
         first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
-        return any(pfn in self._pfns for pfn in range(first, last + 1))
+        return first in self._pfns or (first < last and any(pfn in self._pfns for pfn in range(first + 1, last + 1)))
 
     def any_of(self, pfns: Iterable[int]) -> bool:
         """True if code was translated from any of these page frames."""

@@ -114,6 +114,7 @@ class Engine(CpuState):
         self._limit = 0
         self._begin = self._dr6 = 0
         self._skipped = 0
+        self._exit: list[int] = []
         self._again = self._last_rcx = -1
         self._last = (-1, -1)
         self._intercepts: dict[int, int] = {}
@@ -402,8 +403,206 @@ class Engine(CpuState):
     def _raw_run(self, count: int) -> EngineStop:
         self._pending = None
         self._begin, self._limit, self._dr6 = self.rip, count, self.dr(6)
-        if self._again >= 0:
+        if self._again >= 0 or self._exit:
             self.flush_code()
+        if self._exit:
+            self._exit = self._exit[1:]
+            self._uc.ctl_set_exits(self._exit)
+        self._skipped, self._again, self._last = 0, -1, (-1, -1)
+        cr2 = self.cr(2)
+        self.running = True
+        status = _LIB.uc_emu_start(
+            self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(count)
+        )
+        self.running = False
+        # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and by
+        # page faults only, and neither happens in here: both are done by those who call.
+        self.set_cr(2, cr2)
+
+    def _add_standing_hooks(self) -> None:
+        edge = _EDGE_HOOK(self._guarded(self._on_edge, None))
+        self._keep.append(edge)
+        self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, edge)
+        self._uc.hook_add(unicorn_const.UC_HOOK_INTR, self._guarded(self._on_interrupt, None))
+        self._uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._guarded(self._on_undefined, answer=True))
+
+    def _stop(self, stop: EngineStop) -> None:
+        if self._pending is None:
+            self._pending = stop
+        self._uc.emu_stop()
+
+    def _on_edge(self, _uc: object, current: _BlockPointer, _previous: object, _data: object) -> None:
+        block = current.contents
+        if block.icount == 1 and self._is_retry(block.pc):
+            self.on_own_block(block.pc)
+            self._counted_twice(block.pc)
+        elif self.on_new_code(block.pc, block.size):
+            self._stop(EngineStop(StopKind.NEW_CODE, self._counter.value - self._skipped))
+
+    def _is_retry(self, linear: int) -> bool:
+        """A new block of one instruction may be a second try of one that stored into the block which held it.
+
+        Nothing else makes such a block of a storing instruction, but TF, an interrupt shadow and the end of a page.
+        """
+        counter = self._counter.value
+        if self._last == (linear, counter):
+            return self.gpr(RCX) == self._last_rcx
+        if not counter or not self.stores(linear):
+            return False
+        if self.single_instructions or linear & PAGE_MASK > PAGE_SIZE - 16:
+            return (counter, self.rip) == (1, self._begin)
+        return True
+
+    def end_behind(self) -> None:
+        """Inside a callback of an instruction: the run ends when it has retired."""
+        self._skipped = self._limit - (self._counter.value - self._skipped)
+        self._counter.value = self._limit
+
+    def _counted_twice(self, linear: int) -> None:
+        """Count the instruction once, and end the run behind it.
+
+        Its block must not be found again without notice, so :meth:`run` drops all blocks before it goes on.
+        """
+        self.end_behind()
+        self._counter.value -= 1
+        self._again = linear
+
+    def _on_code(self, _uc: object, address: int, _size: int, _data: object) -> None:
+        if address in (self._passing, self._again):
+            return
+        if self._last == (address, self._counter.value) and self._last_rcx == self.gpr(RCX):
+            return  # another hook on the same instruction
+        if self.on_intercept(address):
+            self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
+        self._last, self._last_rcx = (address, self._counter.value), self.gpr(RCX)
+
+    def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
+        error_code, software, next_rip, cr2 = self.exception()
+        trap = vector == _DB and self._is_trap()
+        executed = self.ticks_in_run() + trap
+        self._stop(EngineStop(StopKind.FAULT, executed, vector, error_code, cr2, software, trap, next_rip))
+
+    def _is_trap(self) -> bool:
+        """A #DB by TF, behind an instruction that retired; an execution breakpoint would have set a new bit of DR6."""
+        return bool(self.rflags >> 8 & 1) and not self.dr(6) & ~self._dr6 & 0xF
+
+    def _on_undefined(self, _uc: object, _data: object) -> bool:
+        self._stop(EngineStop(StopKind.FAULT, self.ticks_in_run(), vector=6))
+        return True
+
+    def intercept(self, address: int) -> None:
+        """Call ``on_intercept`` before the instruction at linear ``address``; its answer true stops the run there."""
+        if address not in self._intercepts:
+            self._intercepts[address] = self._hook(unicorn_const.UC_HOOK_CODE, self._code_callback, address, address)
+            self.forget_code(address, 1)
+
+    def remove_intercept(self, address: int) -> None:
+        """Undo :meth:`intercept`."""
+        handle = self._intercepts.pop(address, None)
+        if handle is not None:
+            self._unhook(handle)
+            self.forget_code(address, 1)
+
+    def intercept_range(self, begin: int, end: int) -> int:
+        """Like :meth:`intercept` for every instruction that begins in linear ``begin`` .. ``end`` (inclusive)."""
+        handle = self._hook(unicorn_const.UC_HOOK_CODE, self._code_callback, begin, end)
+        self.flush_code()
+        return handle
+
+    @property
+    def intercepts(self) -> dict[int, int]:
+        """The intercepted linear addresses, oldest first."""
+        return self._intercepts
+
+    def watch_writes(self, begin: int, end: int, callback: Callable[[int, int, int], None]) -> int:
+        """Call ``callback(physical, size, value)`` before each store into physical ``begin`` .. ``end`` (inclusive)."""
+
+        def hook(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> None:
+            if self._again < 0 or self._counter.value != self._limit:  # the first try was heard of already
+                callback(address, size, value)
+
+        wrapped = _WRITE_HOOK(self._guarded(hook, None))
+        self._keep.append(wrapped)
+        handle = self._hook(unicorn_const.UC_HOOK_MEM_WRITE, wrapped, begin, end)
+        self.flush_code()
+        return handle
+
+    def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
+        """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
+
+        def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
+            if self._again < 0 or self._counter.value != self._limit:
+                callback(address, size)
+
+        wrapped = _WRITE_HOOK(self._guarded(hook, None))
+        self._keep.append(wrapped)
+        handle = self._hook(unicorn_const.UC_HOOK_MEM_READ, wrapped, begin, end)
+        self.flush_code()
+        return handle
+
+    def unwatch(self, handle: int) -> None:
+        """Remove a hook that :meth:`watch_writes` or :meth:`intercept_range` gave."""
+        self._unhook(handle)
+        self.flush_code()
+
+    def hook_ports(self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
+        """``read(port, size)`` and ``write(port, size, value)`` serve IN/INS and OUT/OUTS."""
+        reader = self._guarded(lambda _uc, port, size, _data: read(port, size), 0)
+        writer = self._guarded(lambda _uc, port, size, value, _data: write(port, size, value), None)
+        self._uc.hook_add(unicorn_const.UC_HOOK_INSN, reader, aux1=x86_const.UC_X86_INS_IN)
+        self._uc.hook_add(unicorn_const.UC_HOOK_INSN, writer, aux1=x86_const.UC_X86_INS_OUT)
+
+    # ---- memory ------------------------------------------------------------------------------------------------
+
+    def map_ram(self, physical: int, size: int, host: int, *, rom: bool = False) -> None:
+        """Back physical addresses by host memory at ``host``; ``rom`` drops stores after telling nobody."""
+        rights = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC
+        self._uc.mem_map_ptr(physical, size, rights if rom else unicorn_const.UC_PROT_ALL, host)
+
+    def map_hole(
+        self, physical: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> None:
+        """``read(physical, size)`` and ``write(physical, size, value)`` serve a hole, page walks included."""
+        reader = self._guarded(lambda _uc, offset, length, _data: read(physical + offset, length), 0)
+        writer = self._guarded(lambda _uc, offset, length, value, _data: write(physical + offset, length, value), None)
+        self._uc.mmio_map(physical, size, reader, None, writer, None)
+
+    def on_rom_write(self, callback: Callable[[int, int, int], None]) -> None:
+        """``callback(physical, size, value)`` hears of stores into ROM, which the engine then drops."""
+
+        def dropped(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> bool:
+            callback(address, size, value)
+            return True
+
+        self._uc.hook_add(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._guarded(dropped, answer=True))
+
+    def flush_code(self) -> None:
+        """Drop every translated block (after a host write over executed bytes)."""
+        self._uc.ctl_flush_tb()
+
+    def forget_code(self, linear: int, size: int) -> None:
+        """Drop translated blocks at a linear range under the present mapping; nothing where it is not mapped."""
+        cr2 = self.cr(2)  # the engine looks the address up as a fetch would, and leaves the fault of a miss behind
+        try:
+            self._uc.ctl_remove_cache(linear, linear + size)
+        except UcError:
+            self._uc.ctl_flush_tb()
+        self.set_cr(2, cr2)
+
+    def flush_tlb(self) -> None:
+        """Drop every cached translation (after a host write to page tables, or a restored context)."""
+        self._uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, 1)
+
+    # ---- running -----------------------------------------------------------------------------------------------
+
+    def _raw_run(self, count: int) -> EngineStop:
+        self._pending = None
+        self._begin, self._limit, self._dr6 = self.rip, count, self.dr(6)
+        if self._again >= 0 or self._exit:
+            self.flush_code()
+        if self._exit:
+            self._exit = self._exit[1:]
+            self._uc.ctl_set_exits(self._exit)
         self._skipped, self._again, self._last = 0, -1, (-1, -1)
         cr2 = self.cr(2)
         self.running = True
@@ -423,6 +622,10 @@ class Engine(CpuState):
         if status:
             return EngineStop(StopKind.BUS, self._counter.value - self._skipped, detail=str(UcError(status)))
         return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self._skipped)
+
+    def exit_once(self, linear: int) -> None:
+        """Let the next run end at ``linear``, without a fetch there; the run after it drops the blocks made for that."""
+        self._exit = [0, linear]
 
     def _taken(self) -> EngineStop | None:
         pending, self._pending = self._pending, None

@@ -13,6 +13,7 @@ from emu.assembler.lengths import lengths, memory_operands
 from emu.machine import events as ev
 from emu.machine.cpu import Cpu
 from emu.machine.engine import EngineStop, StopKind
+from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.bits import U64, Dr6
 from emu.x86.delivery import Delivered, Event, EventKind, NotModelled, deliver
 from emu.x86.exceptions import Vector, has_error_code
@@ -70,6 +71,31 @@ class Faults:
         self._machine = machine
         self.waiting: EngineStop | None = None
 
+    # ---- look-ahead ------------------------------------------------------------------------------------------------
+
+    def fetched_ahead(self, stop: EngineStop) -> bool:
+        """The engine translates ahead of what it runs, and stops at once where the next page cannot be fetched.
+
+        True if it did that: the instructions before that page are run first.
+        """
+        cpu = self._machine.cpu
+        pc = cpu.pc
+        behind = (pc | PAGE_MASK) + 1
+        if stop.kind is StopKind.FAULT:
+            if stop.vector != Vector.PF or stop.cr2 != behind or not self._at_fetch_of(behind):
+                return False
+        elif stop.kind is not StopKind.BUS:
+            return False
+        code = cpu.peek(pc, behind - pc) or b""
+        ready = sum(lengths(code, cpu.bits))
+        if ready:
+            self._machine.engine.exit_once(pc + ready)
+        return ready > 0
+
+    def _at_fetch_of(self, linear: int) -> bool:
+        cpu = self._machine.cpu
+        return cpu.walk(linear, Access(execute=True, user=cpu.cpl == 3)).physical is None
+
     # ---- what the engine stopped for -----------------------------------------------------------------------------
 
     def executed(self, stop: EngineStop) -> int:
@@ -82,8 +108,8 @@ class Faults:
 
     def _at_fetch(self, stop: EngineStop) -> bool:
         cpu = self._machine.cpu
-        if stop.vector == Vector.PF and 0 <= stop.cr2 - cpu.pc < 15:
-            return cpu.walk(stop.cr2, Access(execute=True, user=cpu.cpl == 3)).physical is None
+        if stop.vector == Vector.PF and 0 <= stop.cr2 - cpu.pc <= PAGE_SIZE:
+            return self._at_fetch_of(stop.cr2)
         return stop.vector == Vector.GP and not self._canonical() and self._branch_here() is None
 
     def fault(self, stop: EngineStop) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from emu.errors import EngineError
 from emu.machine import events as ev
 from emu.machine.machine import Machine, MachineSnapshot
+from emu.machine.policy import PolicyState
 
 EVERY = 100_000
 """Ticks between checkpoints at first; doubled whenever the history outgrows MOST_BYTES."""
@@ -36,6 +37,7 @@ class Checkpoint:
     instructions: int
     state: MachineSnapshot
     barrier: bool
+    policy: PolicyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class History:
         self.live = False
 
     @property
-    def bytes(self) -> int:
-        """Size of the page copies that are kept."""
+    def size(self) -> int:
+        """Bytes of page copies that are kept."""
         return self._bytes
 
     @property
@@ -105,9 +107,7 @@ class History:
         index = self.before(self.now())
         if index != self._based_on:
             raise EngineError("a branch can only begin where the machine stands")
-        versions = {
-            pfn: [version for version in kept if version[0] > index] for pfn, kept in self._versions.items()
-        }
+        versions = {pfn: [version for version in kept if version[0] > index] for pfn, kept in self._versions.items()}
         tail = Tail(
             index, self.checkpoints[index + 1 :], self._changed[index + 1 :],
             {pfn: behind for pfn, behind in versions.items() if behind}, self.end, self.outcome, self.events,
@@ -117,8 +117,9 @@ class History:
         return tail
 
     def rejoin(self, tail: Tail) -> None:
-        """Forget what was recorded since :meth:`cut` gave ``tail``, and have the old past again; the machine is at
-        the checkpoint where they part.
+        """Forget what was recorded since :meth:`cut` gave ``tail``, and have the old past again.
+
+        The machine is then at the checkpoint where the two part.
         """
         self.restore(tail.index)
         self._truncate(tail.index)
@@ -153,7 +154,7 @@ class History:
             versions.append((index, machine.ram.page(pfn)))
             self._bytes += len(before)
         self.checkpoints.append(
-            Checkpoint(self.now(), machine.count.instructions, machine.snapshot(), barrier)
+            Checkpoint(self.now(), machine.count.instructions, machine.snapshot(), barrier, machine.policy.state)
         )
         self._based_on = index
         machine.pause_at = machine.count.ticks + self.every
@@ -166,7 +167,11 @@ class History:
     def _thin(self) -> None:
         """Keep every second checkpoint (and all barriers); later ones come half as often."""
         self.every *= 2
-        kept = [index for index, one in enumerate(self.checkpoints) if one.barrier or index % 2 == 0 or index == self._based_on]
+        kept = [
+            index
+            for index, one in enumerate(self.checkpoints)
+            if one.barrier or index % 2 == 0 or index == self._based_on
+        ]
         new_index = {old: new for new, old in enumerate(kept)}
         self.checkpoints = [self.checkpoints[index] for index in kept]
         merged: list[list[int]] = []
@@ -216,6 +221,7 @@ class History:
         self._based_on = index
         concerned = machine.ram.rewind(pages)
         machine.restore(replace(one.state, events=min(one.state.events, len(machine.events))), changed=concerned)
+        machine.policy.state = one.policy
 
     def _content(self, pfn: int, index: int) -> bytes:
         """A page that changed somewhere in the recording, as it was at checkpoint ``index``."""

@@ -269,6 +269,8 @@ class Machine:
     def _dispatch(self, stop: EngineStop) -> None:
         if stop.kind is StopKind.NEW_CODE:
             self.code.settle()
+        elif self.faults.fetched_ahead(stop):
+            pass
         elif stop.kind is StopKind.FAULT:
             self.faults.fault(stop)
         elif stop.kind is StopKind.INTERCEPT:
@@ -305,7 +307,10 @@ class Machine:
         self.sync_time()
         engine_done = self.engine.ticks_in_run()
         budget = self._run_tick_budget - engine_done - self._uncharged
-        done = 0 if self.plain_strings or self.hazards.watching or self.watches.reads else self._mover.run(insn, budget)
+        done = 0
+        if not (self.plain_strings or self.hazards.watching or self.watches.reads):
+            while step := self._mover.run(insn, budget - done):
+                done += step
         # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
         charge = max(0, self._run_budget - engine_done - (budget - done))
         self.engine.add_ticks(charge)
@@ -331,6 +336,8 @@ class Machine:
         pc = self.cpu.pc
         while True:
             stop = self._engine_run(1, passing=pc)
+            if self.faults.fetched_ahead(stop):
+                continue
             if stop.trap:
                 self.faults.waiting = stop
                 return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emu.machine.events import OwnerViolation
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 MOST_REPORTED = 64
 """Violations kept of one phase: a runaway copy is one cause, not ten thousand events."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """Forbidden runs of page frames (first, behind the last), who is running, and how many violations were met."""
+
+    runs: tuple[tuple[int, int], ...] = ()
+    writer: str = "A"
+    reported: int = 0
 
 
 class Policy:
@@ -33,11 +43,14 @@ class Policy:
 
     def forbid(self, pfns: Iterable[int], writer: str) -> None:
         """From now on a store to any of ``pfns`` is a violation; ``writer`` names who is running."""
-        self.clear()
         self.writer = writer
-        self._runs = intervals(pfns)
-        self._starts = [first for first, _ in self._runs]
         self._reported = 0
+        self._put(intervals(pfns))
+
+    def _put(self, runs: list[tuple[int, int]]) -> None:
+        self.clear()
+        self._runs = runs
+        self._starts = [first for first, _ in runs]
         if self._machine.strict:
             for first, behind in self._runs:
                 self._handles.append(
@@ -50,9 +63,22 @@ class Policy:
             self._machine.engine.unwatch(handle)
         self._handles, self._runs, self._starts = [], [], []
 
+    @property
+    def state(self) -> PolicyState:
+        """The policy in force, as a value."""
+        return PolicyState(tuple(self._runs), self.writer, self._reported)
+
+    @state.setter
+    def state(self, state: PolicyState) -> None:
+        if tuple(self._runs) != state.runs:
+            self._put(list(state.runs))
+        self.writer, self._reported = state.writer, state.reported
+
     def allows(self, physical: int, size: int) -> bool:
         """True if no page of the range is forbidden."""
         first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
+        if first == last or not self._starts:
+            return not self._forbidden(first)
         return not any(self._forbidden(pfn) for pfn in range(first, last + 1))
 
     def _forbidden(self, pfn: int) -> bool:

@@ -8,29 +8,28 @@ flag of an entry counts), but never lead out of the data pages.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import lru_cache
 
-from emu import resources
-from emu.assembler import Image
-from emu.journey import programs
 from emu.kexec.arch import Arch
-from emu.kexec.layout import Ind, PageList, RelocateFlag
-from emu.kexec.page_tables import TableTree, set_rox
-from emu.oracle.case import Case, find_gap
-from emu.oracle.image import HIGH_START, entry_program
+from emu.kexec.layout import Ind, RelocateFlag
+from emu.oracle.case import Case
+from emu.oracle.image import HIGH_START
 from emu.oracle.machines import blank_registers
-from emu.units import MIB, PAGE_SIZE, Linear, Phys
+from emu.oracle.shapes import (
+    AFTER_AT,
+    CODE_SELECTOR,
+    DATA_PAGES,
+    DATA_SELECTOR,
+    LIST_PAGES,
+    PAGE_LIST_AT,
+    SHAPES,
+    TSS_SELECTOR,
+    Page,
+    place,
+    template,
+)
+from emu.units import PAGE_SIZE
 from emu.x86.bits import Cr0, Cr4, Efer, Eflags
-from emu.x86.paging.modes import Entry
 
-PAGES = 48
-MAPPED_END = 4 * MIB
-_CONTROL, _SWAP, _CODE, _STACK, _GDT, _PEER, _LISTS, _DATA, _TABLES = 0, 1, 2, 3, 4, 5, 6, 9, 25
-_LIST_PAGES, _DATA_PAGES = 3, 16
-_CODE_SELECTOR, _DATA_SELECTOR, _TSS_SELECTOR = 0x08, 0x10, 0x18
-_PAGE_LIST_AT, _TSS_AT = 0x800, 0xC00
-_AFTER_AT = 0x40
 _FIXED_FLAG, _IOPL = 0x2, 0x3000
 
 _FREE_FLAGS = (
@@ -42,89 +41,6 @@ _FREE_CR4 = (
 )  # fmt: skip
 
 
-def _at(page: int) -> int:
-    return HIGH_START + page * PAGE_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """What all cases of one shape of A's tables share."""
-
-    memory: bytes
-    stub: Image
-    a_root: int
-    kexec_root: int
-    gap: int
-
-
-@lru_cache(maxsize=64)
-def _template(arch: Arch, page_size: int, global_pages: bool) -> _Template:
-    memory = bytearray(PAGES * PAGE_SIZE)
-    tables = iter(range(_at(_TABLES), _at(PAGES), PAGE_SIZE))
-
-    def write(address: int, data: bytes) -> None:
-        memory[address - HIGH_START : address - HIGH_START + len(data)] = data
-
-    def read(address: Phys, size: int) -> int:
-        return int.from_bytes(memory[address - HIGH_START : address - HIGH_START + size], "little")
-
-    def alloc() -> Phys:
-        return Phys(next(tables))
-
-    control = _at(_CONTROL)
-    window = arch.direct(control)
-    caller = TableTree(arch, alloc)
-    step = 4 * MIB if page_size > 2 * MIB and arch.word == 4 else page_size
-    if arch is Arch.I386 and step > PAGE_SIZE:
-        step = PAGE_SIZE  # 4 MiB pages are put in below
-    for at in range(0, MAPPED_END, step):
-        caller.map_page(at, at, step)
-    caller.map_page(window, control)
-    caller.store(write)
-    if arch is Arch.I386 and page_size > PAGE_SIZE:
-        write(caller.root, int(Entry.P | Entry.W | Entry.A | Entry.D | Entry.PS).to_bytes(4, "little"))
-    leaf = set_rox(read, lambda address, data: write(address, data), caller.root, arch, window)
-    if global_pages:
-        write(
-            leaf,
-            (read(leaf, 8 if arch is not Arch.I386 else 4) | Entry.G).to_bytes(
-                8 if arch is not Arch.I386 else 4, "little"
-            ),
-        )
-    kexec = TableTree(arch, alloc)
-    if arch.word == 8:
-        for at in range(0, MAPPED_END, 2 * MIB):
-            kexec.map_page(at, at, 2 * MIB)
-    else:
-        kexec.map_page(control, control)
-    kexec.map_page(window, control)
-    kexec.store(write)
-    folder = "x86_64" if arch.word == 8 else "i386"
-    stub = programs.load(resources.asm_dir() / folder / "relocate_new_kernel.S", control, arch)
-    write(control, stub.code)
-    if arch.word == 8:
-        words = {"va_control_page": int(window), "pa_table_page": kexec.root, "pa_swap_page": _at(_SWAP)}
-        for name, value in words.items():
-            write(stub.symbols[f"kexec_{name}"], value.to_bytes(8, "little"))
-    gap = find_gap(bytes(memory[:PAGE_SIZE]), len(entry_program(arch, 0).code))
-    if gap is None:
-        raise AssertionError("the control page has room for the entry code")
-    write(_at(_GDT), _gdt(arch))
-    if arch.word == 4:
-        entries = [0] * PageList.PAGES_NR
-        entries[PageList.PA_CONTROL_PAGE], entries[PageList.VA_CONTROL_PAGE] = control, window
-        entries[PageList.PA_PGD], entries[PageList.PA_SWAP_PAGE] = kexec.root, _at(_SWAP)
-        write(_at(_GDT) + _PAGE_LIST_AT, b"".join(entry.to_bytes(4, "little") for entry in entries))
-    return _Template(bytes(memory), stub, caller.root, kexec.root, gap)
-
-
-def _gdt(arch: Arch) -> bytes:
-    code = 0x00AF9B000000FFFF if arch.word == 8 else 0x00CF9B000000FFFF
-    base = _at(_GDT) + _TSS_AT
-    tss = 0x67 | (base & 0xFFFFFF) << 16 | 0x89 << 40 | base >> 24 << 56
-    return b"".join(value.to_bytes(8, "little") for value in (0, code, 0x00CF93000000FFFF, tss, 0))
-
-
 class _Maker:
     """Makes one case from its own random numbers."""
 
@@ -132,9 +48,7 @@ class _Maker:
         self.arch = arch
         self.number = number
         self.random = random.Random(f"{arch}/{seed}/{number}")  # noqa: S311 - cases, not secrets
-        sizes = {Arch.I386: (PAGE_SIZE, 4 * MIB), Arch.I386_PAE: (PAGE_SIZE, 2 * MIB)}
-        self.page_size = self.random.choice(sizes.get(arch, (PAGE_SIZE, 2 * MIB)))
-        self.template = _template(arch, self.page_size, self.random.random() < 0.5)
+        self.template = template(arch, self.random.randrange(SHAPES))
         self.memory = bytearray(self.template.memory)
         self.moved: dict[int, int] = {}
 
@@ -151,13 +65,13 @@ class _Maker:
         choose = self.random
         comes_back = choose.random() < 0.5
         preserve = comes_back or choose.random() < 0.6
-        for page in range(_DATA_PAGES):
-            self.put(_at(_DATA + page), choose.randbytes(64) * (PAGE_SIZE // 64))
+        for page in range(DATA_PAGES):
+            self.put(place(Page.DATA + page), choose.randbytes(64) * (PAGE_SIZE // 64))
         start = self._peer_page()
         head = self._list()
         if comes_back:
             self.put(self.moved.get(start, start), self._peer_code(start))
-        end = _at(_CODE) + _AFTER_AT if comes_back else start
+        end = place(Page.CODE) + AFTER_AT if comes_back else start
         registers = self._registers(head, start, preserve=preserve)
         gap = self.template.gap
         kind = "round trip" if comes_back else ("preserve" if preserve else "plain")
@@ -169,16 +83,17 @@ class _Maker:
             end=end,
             end_phys=end,
             moved={} if comes_back else self.moved,
-            entry=int(self.arch.direct(_at(_CONTROL))) + gap,
-            entry_phys=_at(_CONTROL) + gap,
-            pdpts=frozenset({self.template.a_root, self.template.kexec_root}) if self.arch.is_pae else frozenset(),
+            entry=int(self.arch.direct(place(Page.CONTROL))) + gap,
+            entry_phys=place(Page.CONTROL) + gap,
+            pdpts=_pdpts(self.arch),
+            shared=((self.template.tables_at, self.template.tables),),
         )
 
     def _peer_page(self) -> int:
         """Where the peer starts: a page that stays, or the last data page, whose contents the list brings."""
         if self.random.random() < 0.5:
-            return _at(_PEER)
-        here, there = _at(_DATA + _DATA_PAGES - 1), _at(_DATA + _DATA_PAGES - 2)
+            return place(Page.PEER)
+        here, there = place(Page.DATA + DATA_PAGES - 1), place(Page.DATA + DATA_PAGES - 2)
         self.moved = {here: there, there: here}
         return here
 
@@ -190,8 +105,8 @@ class _Maker:
         if not self.moved and choose.random() < 0.05:
             return int(Ind.DONE) | self._noise()
         entries = self._entries()
-        pages = [_at(_LISTS + i) for i in choose.sample(range(_LIST_PAGES), _LIST_PAGES)]
-        cuts = sorted(choose.sample(range(len(entries)), min(choose.randint(0, _LIST_PAGES - 1), len(entries))))
+        pages = [place(Page.LISTS + i) for i in choose.sample(range(LIST_PAGES), LIST_PAGES)]
+        cuts = sorted(choose.sample(range(len(entries)), min(choose.randint(0, LIST_PAGES - 1), len(entries))))
         begin = 0
         for index, page in enumerate(pages):
             stop = cuts[index] if index < len(cuts) else len(entries)
@@ -206,19 +121,19 @@ class _Maker:
 
     def _entries(self) -> list[int]:
         choose = self.random
-        usable = _DATA_PAGES - 2
+        usable = DATA_PAGES - 2
         entries: list[int] = []
         cursor = usable
         for _ in range(choose.randint(0, 12)):
             if cursor >= usable or choose.random() < 0.4:
                 cursor = choose.randrange(usable)
-                entries.append(_at(_DATA + cursor) | Ind.DESTINATION | self._above(Ind.DESTINATION))
-            entries.append(_at(_DATA + choose.randrange(usable)) | Ind.SOURCE | self._noise())
+                entries.append(place(Page.DATA + cursor) | Ind.DESTINATION | self._above(Ind.DESTINATION))
+            entries.append(place(Page.DATA + choose.randrange(usable)) | Ind.SOURCE | self._noise())
             cursor += 1
             if choose.random() < 0.3:
                 entries.append(self.word() & ~0xF)  # no flag at all: ignored
         if self.moved:
-            here, there = _at(_DATA + _DATA_PAGES - 1), _at(_DATA + _DATA_PAGES - 2)
+            here, there = place(Page.DATA + DATA_PAGES - 1), place(Page.DATA + DATA_PAGES - 2)
             entries += [here | Ind.DESTINATION, there | Ind.SOURCE | self._noise()]
         return [*entries, (self.word() & -PAGE_SIZE) | Ind.DONE | self._above(Ind.DONE)]
 
@@ -237,28 +152,28 @@ class _Maker:
         names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{i}" for i in range(8, 16)))
         state = blank_registers() | {name: self.word() for name in names}
         state |= {f"xmm{i}": choose.getrandbits(128) for i in range(16)}
-        rsp = _at(_STACK) + PAGE_SIZE - 0x100 - choose.randrange(0, 0x400, word)
-        after = _at(_CODE) + _AFTER_AT
+        rsp = place(Page.STACK) + PAGE_SIZE - 0x100 - choose.randrange(0, 0x400, word)
+        after = place(Page.CODE) + AFTER_AT
         stack = [after]
-        entry = self.template.stub.symbols["relocate_new_kernel"] - _at(_CONTROL)
+        entry = self.template.stub.symbols["relocate_new_kernel"] - place(Page.CONTROL)
         if word == 8:
             flags = RelocateFlag.PRESERVE_CONTEXT if preserve else 0
             flags |= self.some((RelocateFlag.SWAP, RelocateFlag.CACHE_INCOHERENT))
             if self.moved:
                 flags |= 0 if preserve else RelocateFlag.SWAP
-            state |= {"rdi": head, "rsi": _at(_CONTROL), "rdx": start, "rcx": flags}
+            state |= {"rdi": head, "rsi": place(Page.CONTROL), "rdx": start, "rcx": flags}
         else:
-            stack += [head, _at(_GDT) + _PAGE_LIST_AT, start, int(arch.is_pae), int(preserve)]
+            stack += [head, place(Page.GDT) + PAGE_LIST_AT, start, int(arch.is_pae), int(preserve)]
         self.put(rsp, b"".join(value.to_bytes(word, "little") for value in stack))
         cr4 = self.some(_FREE_CR4)
         if word == 4:
             cr4 &= ~int(Cr4.PGE) if choose.random() < 0.3 else -1
         cr4 |= 0 if arch is Arch.I386 else Cr4.PAE
         cr4 |= Cr4.LA57 if arch.is_la57 else 0
-        cr4 |= Cr4.PSE if arch is Arch.I386 and self.page_size > PAGE_SIZE else 0
+        cr4 |= Cr4.PSE if arch is Arch.I386 and self.template.large else 0
         long_bits = Efer.LME | Efer.LMA if word == 8 else 0
         state |= {
-            "rip": int(arch.direct(_at(_CONTROL))) + entry,
+            "rip": int(arch.direct(place(Page.CONTROL))) + entry,
             "rsp": rsp,
             "rflags": _FIXED_FLAG | self.some(_FREE_FLAGS) | choose.choice((0, _IOPL)),
             "cr0": Cr0.PG | Cr0.PE | Cr0.ET | Cr0.NE | self.some(_FREE_CR0),
@@ -266,11 +181,11 @@ class _Maker:
             "cr3": self.template.a_root,
             "cr4": cr4,
             "efer": long_bits | self.some((Efer.NXE, Efer.SCE) if word == 8 else (Efer.NXE,)),
-            "cs": _CODE_SELECTOR,
-            "ss": _DATA_SELECTOR, "ds": _DATA_SELECTOR, "es": _DATA_SELECTOR,
-            "fs": choose.choice((0, _DATA_SELECTOR)), "gs": choose.choice((0, _DATA_SELECTOR)),
-            "tr": choose.choice((0, _TSS_SELECTOR)),
-            "gdtr.base": _at(_GDT), "gdtr.limit": 39,
+            "cs": CODE_SELECTOR,
+            "ss": DATA_SELECTOR, "ds": DATA_SELECTOR, "es": DATA_SELECTOR,
+            "fs": choose.choice((0, DATA_SELECTOR)), "gs": choose.choice((0, DATA_SELECTOR)),
+            "tr": choose.choice((0, TSS_SELECTOR)),
+            "gdtr.base": place(Page.GDT), "gdtr.limit": 39,
             "idtr.base": self.random.getrandbits(32), "idtr.limit": self.random.getrandbits(16),
         }  # fmt: skip
         if word == 8:
@@ -284,7 +199,7 @@ class _Maker:
         choose, word = self.random, self.arch.word
         code = bytearray()
         for _ in range(choose.randint(0, 3)):
-            page = _at(_DATA + choose.randrange(_DATA_PAGES - 2))
+            page = place(Page.DATA + choose.randrange(DATA_PAGES - 2))
             code += b"\xfc\xbf" + page.to_bytes(4, "little") + b"\xb9" + (PAGE_SIZE // 4).to_bytes(4, "little")
             code += b"\xb8" + choose.randbytes(4) + b"\xf3\xab"  # cld; mov to edi, ecx, eax; rep stosl
         if choose.random() < 0.5 and word == 8:
@@ -300,6 +215,12 @@ class _Maker:
             return bytes(code + b"\xc3")
         del start
         return bytes(code + (b"\xff\x14\x24"))
+
+
+def _pdpts(arch: Arch) -> frozenset[int]:
+    """The tables that CR3 holds in any shape: all of them lie in an image's memory."""
+    shapes = [template(arch, shape) for shape in range(SHAPES)] if arch.is_pae else []
+    return frozenset(root for shape in shapes for root in (shape.a_root, shape.kexec_root))
 
 
 def random_case(arch: Arch, seed: int, number: int) -> Case:

@@ -21,7 +21,8 @@ class Case:
     them, ``rip`` linear.  ``entry`` is the linear address of a gap in the page of the first instruction and
     ``entry_phys`` where that lies.  ``end_phys`` is where ``end`` is mapped when the run is over; ``moved`` tells where
     the contents of a page (physical addresses) come from, for pages that the run moves.  ``pdpts`` are the tables that
-    CR3 holds under PAE paging, wherever they lie before or after.
+    CR3 holds under PAE paging, wherever they lie before or after.  ``shared`` is memory that no case of an image may
+    change and all have in common.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Case:
     entry: int
     entry_phys: int
     pdpts: frozenset[int] = frozenset()
+    shared: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def paging(self) -> bool:

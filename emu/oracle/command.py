@@ -93,7 +93,9 @@ def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison
 def _row(row: Comparison) -> Text:
     pages = f"{row.pages_equal:,} of {row.pages:,}" if row.pages else "-"
     seconds = f"{row.seconds:.2f} s" if row.seconds else "-"
-    text = Text(f" {row.case:<21}{row.machine:<9}{pages:<18}{row.registers or '-':>9}{seconds:>8}  ")
+    text = Text(
+        f" {row.case:<21}{row.machine:<9}{pages:<18}{f'{row.registers:,}' if row.registers else '-':>9}{seconds:>8}  "
+    )
     text.append(str(row.verdict), style=_STYLES[row.verdict])
     return text
 

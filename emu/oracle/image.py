@@ -1,9 +1,9 @@
 """One multiboot ELF that puts cases into place and runs them, on any x86 machine that a boot loader can start.
 
 Memory below 1 MiB is dirtied by firmware, so its contents travel above RAM and are copied down by our own loader
-(``asm/oracle/loader.S``), which runs after the firmware.  A case that is alone has its memory from 1 MiB up in place; of
-several, each has its memory in a store of its own, to which the results are copied back.  The multiboot header lies
-behind the ELF header, in the file only (Multiboot Specification 0.6.96, 3.1).
+(``asm/oracle/loader.S``), which runs after the firmware.  A case that is alone has its memory from 1 MiB up in place;
+of several, each has its memory in a store of its own, to which the results are copied back.  The multiboot header
+lies behind the ELF header, in the file only (Multiboot Specification 0.6.96, 3.1).
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class OracleImage:
     base: int
     memory: bytearray
     entry: int
+    next_case: int
     size: int
 
     def elf(self) -> bytes:
@@ -132,7 +133,7 @@ def build_image(cases: Sequence[Case], *, in_place: bool) -> OracleImage:
         ImageError: a case has no gap for its entry code, or memory that no PC has.
     """
     arch = cases[0].arch
-    top = max(start + len(data) for case in cases for start, data in case.memory)
+    top = max(start + len(data) for case in cases for start, data in (*case.memory, *case.shared))
     check_memory(cases)
     maker = _Builder(arch, HIGH_START, max(page_up(top), HIGH_START))
     loader_at = maker.take(LOADER_SPACE)
@@ -141,6 +142,9 @@ def build_image(cases: Sequence[Case], *, in_place: bool) -> OracleImage:
     defines = {"BITS": arch.bits, "CASES": records_at, "CASES_END": records_end}
     loader = _program("loader.S", loader_at, 32, tuple(sorted(defines.items())))
     maker.write(loader_at, loader.code)
+    shared = dict(part for case in cases for part in case.shared)
+    for start, data in shared.items():
+        maker.write(start, data)
     back = 0 if in_place else loader.symbols[f"back{arch.bits}"]
     placed = []
     roots: dict[tuple[int, int], int] = {}
@@ -151,11 +155,14 @@ def build_image(cases: Sequence[Case], *, in_place: bool) -> OracleImage:
     for case, (copies, stored) in zip(cases, stores, strict=True):
         records += _record(maker, case, copies, roots, limit)
         placed.append(Placed(case, stored))
+    placed[-1] = Placed(cases[-1], (*stores[-1][1], *((start, start, len(data)) for start, data in shared.items())))
     maker.write(records_at, records)
     if maker.cursor > limit:
         raise ImageError("the image's own tables do not cover it", where=cases[0].name)
     size = (max(limit, maker.cursor) + 4 * MIB) & -(2 * MIB)
-    return OracleImage(arch, tuple(placed), maker.base, maker.memory, loader.symbols["entry"], size)
+    return OracleImage(
+        arch, tuple(placed), maker.base, maker.memory, loader.symbols["entry"], loader.symbols["next_case"], size
+    )
 
 
 def check_memory(cases: Sequence[Case]) -> None:
@@ -181,7 +188,7 @@ def _store(
             continue
         at = maker.take(len(data))
         maker.write(at, data)
-        copies.append((at, start, len(data) // 4))
+        copies.append((at, start, len(data) // case.arch.word))
         stored.append((start, start if in_place else at, len(data)))
     return copies, tuple(stored)
 

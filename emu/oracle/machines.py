@@ -101,7 +101,8 @@ def probe_case(arch: Arch) -> Case:
         memory=[(page, memory)],
         registers=blank_registers()
         | {
-            "rip": page, "rsp": gdt, "rbx": 0x1234567, "cr0": Cr0.PG | Cr0.PE | Cr0.ET | Cr0.NE, "cr3": root, "cr4": cr4,
+            "rip": page, "rsp": gdt, "rbx": 0x1234567, "cr0": Cr0.PG | Cr0.PE | Cr0.ET | Cr0.NE,
+            "cr3": root, "cr4": cr4,
             "efer": Efer.LME | Efer.LMA if arch.word == 8 else 0, "cs": 8, "gdtr.base": gdt, "gdtr.limit": 23,
             **dict.fromkeys(("ss", "ds", "es", "fs", "gs"), 16),
         },

@@ -56,7 +56,8 @@ _SINGLE = {
     0x6E: Kind.OUT, 0x6F: Kind.OUT,
 }  # fmt: skip
 _TWO = {
-    0x08: Kind.WBINVD, 0x09: Kind.WBINVD, 0x20: Kind.CR_READ, 0x22: Kind.CR_WRITE, 0x21: Kind.DR_READ, 0x23: Kind.DR_WRITE, 0x06: Kind.CLTS,
+    0x08: Kind.WBINVD, 0x09: Kind.WBINVD,
+    0x20: Kind.CR_READ, 0x22: Kind.CR_WRITE, 0x21: Kind.DR_READ, 0x23: Kind.DR_WRITE, 0x06: Kind.CLTS,
     0x30: Kind.WRMSR, 0x31: Kind.RDTSC, 0x32: Kind.RDMSR, 0x33: Kind.RDPMC, 0xA2: Kind.CPUID, 0x05: Kind.SYSCALL,
     0x07: Kind.SYSCALL, 0x34: Kind.SYSCALL, 0x35: Kind.SYSCALL,
 }  # fmt: skip

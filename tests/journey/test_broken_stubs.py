@@ -63,7 +63,7 @@ B64 = {
         "    call    *je_relocate(%rip)",
         "    incl    entry_page + PAGE_SIZE + 0x48(%rip)\n    call    *je_relocate(%rip)",
         "owner violation",
-        ("`incl entry_page + PAGE_SIZE + 0x48(%rip)` is not in the built-in stub", "stored by my_jump_entry.S:"),
+        ("`incl entry_page + PAGE_SIZE + 0x48(%rip)` is not in the built-in stub", "stored by ", "/my_jump_entry.S:"),
         ENTRY,
     ),
     "a wrong GDT on return": Break(
@@ -116,7 +116,7 @@ B32 = {
         "    call    *je_relocate",
         "    incl    entry_page + PAGE_SIZE + 0x48\n    call    *je_relocate",
         "owner violation",
-        ("`incl entry_page + PAGE_SIZE + 0x48` is not in the built-in stub", "stored by my_jump_entry.S:"),
+        ("`incl entry_page + PAGE_SIZE + 0x48` is not in the built-in stub", "stored by ", "/my_jump_entry.S:"),
         ENTRY,
     ),
     "a wrong GDT on return": Break(

@@ -34,9 +34,11 @@ class Words:
 
 WORDS = {
     Arch.I386: Words("32-bit protected 2-level", "32-bit protected CPL0", "2-level paging", "PDE ", "0xc17ff", 678),
-    Arch.I386_PAE: Words("32-bit protected PAE", "32-bit protected CPL0", "PAE paging", "PDPTE", "0xc17ff", 679),
+    Arch.I386_PAE: Words("32-bit protected PAE", "32-bit protected CPL0", "PAE paging", "PDPTE", "0xc17ff", 678),
     Arch.X86_64: Words("64-bit long 4-level", "64-bit long 4-level", "4-level paging", "PML4E", "0xffff8880017ff", 679),
-    Arch.X86_64_LA57: Words("64-bit long 5-level", "64-bit long 5-level", "5-level paging", "PML5E", "0xffff8880017ff", 679),
+    Arch.X86_64_LA57: Words(
+        "64-bit long 5-level", "64-bit long 5-level", "5-level paging", "PML5E", "0xffff8880017ff", 679
+    ),
 }
 
 

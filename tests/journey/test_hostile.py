@@ -17,7 +17,7 @@ LONG_ONLY = frozenset({"pcide", "compat"})
 """What only long mode has."""
 
 FOUND = {
-    "tf": ("exception", "#DB at jump_entry.S:", "TF=1 in the flags that the peer left"),
+    "tf": ("exception", "jump_entry.S:", "TF=1 in the flags that the peer left"),
     "compat": ("re-entry", "CS is a compatibility-mode segment", ""),
     "bus_master": ("busy device", "the bus master writes into p:0x", "which kernel B gave it and did not take back"),
 }

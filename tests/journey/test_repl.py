@@ -163,10 +163,11 @@ def test_changes_branch_and_undo_comes_back(repl: Repl) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "regs", "creg", "sreg", "walk", "v2p", "p2v p:0x1000000", "maps", "jumpbuf", "kimage", "kimage 1 5", "kimage ranges",
-        "owner", "console", "cmdline", "bt", "disas", "disas swap_pages 3", "disas $rip,+8", "list", "search 0xd5aa in $rip 64",
-        "post-mortem", "who-wrote $rsp", "help", "i r rax rip", "i transitions", "i findings", "i symbol swap_pages",
-        "i line", "i events 3", "i gdt", "i idt", "i tss", "i e820", "i owners", "i devices",
+        "regs", "creg", "sreg", "walk", "v2p", "p2v p:0x1000000", "maps", "jumpbuf", "kimage", "kimage 1 5",
+        "kimage ranges", "owner", "console", "cmdline", "bt", "disas", "disas swap_pages 3", "disas $rip,+8",
+        "list", "search 0xd5aa in $rip 64", "post-mortem", "who-wrote $rsp", "help", "i r rax rip", "i transitions",
+        "i findings", "i symbol swap_pages", "i line", "i events 3", "i gdt", "i idt", "i tss", "i e820",
+        "i owners", "i devices",
     ],
 )  # fmt: skip
 def test_every_view_shows_something_and_moves_nothing(repl: Repl, line: str) -> None:
@@ -181,7 +182,18 @@ def test_every_view_shows_something_and_moves_nothing(repl: Repl, line: str) -> 
 
 @pytest.mark.parametrize(
     "line",
-    ["shell ls", "!ls", "edit x", "run_pyscript x", "run_script x", "py", "macro create a b", "shortcuts", "@x", "set_x 1"],
+    [
+        "shell ls",
+        "!ls",
+        "edit x",
+        "run_pyscript x",
+        "run_script x",
+        "py",
+        "macro create a b",
+        "shortcuts",
+        "@x",
+        "set_x 1",
+    ],
 )
 def test_cmd2s_own_commands_are_not_there(repl: Repl, line: str) -> None:
     assert "no command is called" in said(repl, line)
@@ -236,7 +248,20 @@ def test_enter_repeats_moves_but_not_everything(repl: Repl) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["x", "break nowhere", "until", "p", "p (1", "p 1 +", "info", "info weather", "x/99999x 0", "set", "ignore 1", 'asm 1 "'],
+    [
+        "x",
+        "break nowhere",
+        "until",
+        "p",
+        "p (1",
+        "p 1 +",
+        "info",
+        "info weather",
+        "x/99999x 0",
+        "set",
+        "ignore 1",
+        'asm 1 "',
+    ],
 )
 def test_an_error_is_one_line(repl: Repl, line: str) -> None:
     shown = said(repl, line)
@@ -282,6 +307,29 @@ def test_ctrl_c_breaks_off_what_only_looks(repl: Repl) -> None:
     assert "rax" in said(repl, "regs")
 
 
+class Typist(io.StringIO):
+    """Lines of a person, of which one is Ctrl-C."""
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override] # of bytes, says the base
+        line = super().readline(-1 if size is None else size)
+        if line == "^C\n":
+            raise KeyboardInterrupt
+        return line
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(session: Session) -> None:
+    session.goto_transition("suspend")
+    n = session.position.n
+    Repl(session, stdin=Typist("si\n\n^C\n\n"), stdout=io.StringIO()).cmdloop()
+    assert session.position.n == n + 2
+
+
+def test_the_end_of_input_leaves(session: Session) -> None:
+    out = io.StringIO()
+    assert Repl(session, stdin=io.StringIO("echo last\n"), stdout=out).cmdloop() == 0
+    assert out.getvalue().startswith("(kjump) echo last\nlast\n")
+
+
 # ---- scripts, saving, the command line -------------------------------------------------------------------------------
 
 
@@ -308,9 +356,7 @@ def test_saving_and_cores(repl: Repl, tmp_path: Path) -> None:
     assert "cannot be written" in said(repl, f"core {tmp_path / 'no' / 'where'}")
 
 
-def test_batch_runs_scripts_then_commands(
-    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_batch_runs_scripts_then_commands(session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "x.kj"
     script.write_text("echo from the script\n")
     options = DebugOptions(at="suspend", scripts=(str(script),), commands=("echo then this", "p 1"), batch=True)

@@ -22,13 +22,15 @@ from emu.journey.scene import find_journey, make_scene
 PATIENCE = 0.3
 """Seconds until Ctrl-C is pressed: a changed guest may run for ever."""
 WORDS = (
-    "$rsp", "$rip", "$rax", "$nothing", "swap_pages", "after_jump", "p:0x1000000", "p:0xffffffffffffff", "0x10:0x200",
-    "relocate_new_kernel.S:143", "nowhere.S:1", "0", "1", "-1", "3", "0xffff888000000000", "99999999999999999999", "1.5",
-    "100,000", "if", "=", "==", ">", "|", ";", "*", "(", ")", "/8xb", "/2i", "/s", "/zzz", "/-3gx", "/99999x", "/t", "/c",
-    "mode", "control", "cr3", "port", "0x3f8", "transition", "suspend", "return", "start", "end", "all", "mem", "irq", "nmi",
-    "fault", "13", "jumpbuf.resume_slot", "jumpbuf.nothing", "jumpbuf", "ranges", "pages", "registers", "b", "gdt", "idt",
-    "tss", "events", "findings", "symbol", "line", "in", "display", "$rax=", "=5", '"nop"', '"cld; ret"', '"frob"', '"', "'",
-    "de", "ad", "#", "?", "!", "@", "--help", "-h", "--", "-", "", "\\", "\t", "\x1b", "\u00e9", "\U0001f600", "{}", "%s", "[red]",
+    *('""', "010:5", "1_", "1" * 5000, "(" * 200, "~" * 200, "/" + "9" * 5000 + "x", "0x", "1:2:3", "*" * 150),
+    "$rsp", "$rip", "$rax", "$nothing", "swap_pages", "after_jump", "p:0x1000000", "p:0xffffffffffffff",
+    "0x10:0x200", "relocate_new_kernel.S:143", "nowhere.S:1", "0", "1", "-1", "3", "0xffff888000000000",
+    "99999999999999999999", "1.5", "100,000", "if", "=", "==", ">", "|", ";", "*", "(", ")", "/8xb", "/2i", "/s",
+    "/zzz", "/-3gx", "/99999x", "/t", "/c", "mode", "control", "cr3", "port", "0x3f8", "transition", "suspend",
+    "return", "start", "end", "all", "mem", "irq", "nmi", "fault", "13", "jumpbuf.resume_slot", "jumpbuf.nothing",
+    "jumpbuf", "ranges", "pages", "registers", "b", "gdt", "idt", "tss", "events", "findings", "symbol", "line",
+    "in", "display", "$rax=", "=5", '"nop"', '"cld; ret"', '"frob"', '"', "'", "de", "ad", "#", "?", "!", "@",
+    "--help", "-h", "--", "-", "", "\\", "\t", "\x1b", "\u00e9", "\U0001f600", "{}", "%s", "[red]",
 )  # fmt: skip
 NEVER = {"quit", "q", "exit", "core", "save", "source", "src"}
 """They end the test, or write and read files of any name; they have tests of their own."""

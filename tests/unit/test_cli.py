@@ -31,10 +31,9 @@ def test_json_is_one_document_with_what_was_promised(arch: str, capsys: pytest.C
     assert (status, err, document["ok"]) == (0, "", True)
     assert {"arch", "transfer", "handoff", "seed", "ok"} <= document.keys()
     assert [one["name"] for one in document["transitions"]] == ["load", "suspend", "return"]
+    counts = {"instructions", "rep_iterations", "pages_moved", "pages_compared", "findings"}
     for one in document["transitions"]:
-        assert {"name", "from", "to", "instructions", "rep_iterations", "pages_moved", "pages_compared", "findings"} <= set(
-            one
-        )
+        assert {"name", "from", "to"} | counts <= set(one)
     assert document["transitions"][1]["pages_moved"] > 600
     assert document["transitions"][1]["pages_compared"] > 6000
 
@@ -67,7 +66,6 @@ def test_the_same_run_twice_gives_the_same_trace(tmp_path: Path, capsys: pytest.
 
 def test_a_finding_is_exit_status_1_and_names_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = (asm_dir() / "x86_64" / "relocate_new_kernel.S").read_text(encoding="utf-8")
-    broken = source.replace("    movq    %rbp, %rax\n\n    popfq", "    movq    %rbp, %rax\n    incq    %rbx\n\n    popfq")
     broken = source.replace("    popq    %rbx\n    ret", "    popq    %rbx\n    incq    %rbx\n    ret")
     assert broken != source
     stub = tmp_path / "mine.S"

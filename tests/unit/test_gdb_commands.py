@@ -335,6 +335,19 @@ def test_gdb_can_interrupt_a_move(packet: str, n: int) -> None:
     assert session.timeline.now < session.timeline.end
 
 
+def test_a_branch_is_recorded_while_gdb_runs_it(talk: Talk) -> None:
+    history = talk.session.recording.history
+    assert talk.last("P1=" + "00" * 8) == "OK"
+    before = len(history.checkpoints)
+    assert "replaylog:end;" in talk.last("c")
+    assert len(history.checkpoints) > before + 3
+    assert talk.session.machine.pause_at is None
+    assert talk.last("bs").startswith("T05")
+    while talk.session.changes:
+        talk.session.undo()
+    assert talk.register("rbx") != 0
+
+
 def test_a_stop_of_the_persons_own_is_told_on_the_console(talk: Talk) -> None:
     talk.all("s")
     mine = talk.session.add_break(f"{talk.session.pc:#x}")

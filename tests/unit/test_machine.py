@@ -577,3 +577,55 @@ def test_a_machine_without_close_still_runs_after_another_was_closed() -> None:
     other.machine.close()
     kept.run()
     assert kept.reg("rax") == 5
+
+
+# ---- the end of a page -----------------------------------------------------------------------------------------
+
+
+def end_of_page(mode: str, code: bytes, text: str = "") -> Bench:
+    """``code`` at the end of page 0x40000, entered by a jump."""
+    wide = "%rax" if mode in ("4-level", "5-level") else "%eax"
+    bench = Bench(mode, f"{text}movl ${0x41000 - len(code):#x}, %eax\njmp *{wide}\n")
+    bench.machine.ram.write(0x41000 - len(code), code)
+    return bench
+
+
+@pytest.mark.parametrize("mode", PAGED)
+@pytest.mark.parametrize(
+    ("code", "crossing"), [(b"\x90" * 16, 0), (b"\x90" * 14 + b"\xb8\x01", 2), (b"\x0f\xa2\x90", 0)]
+)
+def test_code_runs_up_to_a_page_that_is_not_there(mode: str, code: bytes, crossing: int) -> None:
+    bench = end_of_page(mode, code)
+    bench.machine.ram.write(bench.leaf(0x41000), bytes(4))
+    bench.run()
+    assert bench.vector == 14
+    assert bench.reg("cr2") == 0x41000
+    assert bench.faults == [(14, 0, 0x41000 - crossing)]
+    retired = 14 if crossing else {16: 16, 3: 2}[len(code)]
+    assert bench.machine.count.instructions == 2 + retired + 1
+
+
+@pytest.mark.parametrize("mode", PAGED)
+def test_code_is_stepped_up_to_a_page_that_is_not_there(mode: str) -> None:
+    bench = end_of_page(mode, b"\x90" * 3)
+    bench.machine.ram.write(bench.leaf(0x41000), bytes(4))
+    assert bench.steps()[2:5] == [0x40FFD, 0x40FFE, 0x40FFF]
+    assert bench.vector == 14
+
+
+@pytest.mark.parametrize("mode", ["protected", "4-level"])
+def test_code_runs_up_to_a_hole(mode: str) -> None:
+    bench = Bench(mode, f"movl $0x9effc, %eax\njmp *{'%rax' if mode == '4-level' else '%eax'}\n")
+    bench.machine.ram.write(0x9EFFC, b"\x90" * 4)
+    bench.run()
+    assert bench.vector == 6
+    assert bench.faults == [(6, None, 0x9F000)]
+    assert bench.machine.count.instructions == 2 + 4 + 1
+
+
+def test_a_loop_at_the_end_of_a_page_before_one_that_is_not_there() -> None:
+    bench = end_of_page("4-level", b"\xff\xc1\x83\xf9\x32\x75\xf9\x90", "xor %ecx, %ecx\n")
+    bench.machine.ram.write(bench.leaf(0x41000), bytes(4))
+    bench.run()
+    assert (bench.vector, bench.reg("rcx")) == (14, 50)
+    assert bench.machine.count.instructions == 3 + 150 + 1 + 1

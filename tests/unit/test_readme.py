@@ -8,7 +8,7 @@ from pathlib import Path
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def test_the_example_runs_and_holds(capsys: object) -> None:
+def test_the_example_runs_and_holds() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 1
     names: dict[str, object] = {}

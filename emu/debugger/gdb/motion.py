@@ -62,8 +62,10 @@ class Motion:
         return session.reverse_continue() if backwards else session.resume()
 
     def _told(self, stopped: Stopped, *, backwards: bool) -> list[bytes]:
+        if stopped.ended and backwards:
+            return [self.stop_reply("replaylog:begin;")]
         if stopped.ended:
-            return [_line(stopped.why), self.stop_reply(f"replaylog:{'begin' if backwards else 'end'};")]
+            return [_line(stopped.why), self.stop_reply("replaylog:end;")]
         others = [hit.text for hit in stopped.hits if not self.points.owns(hit)]
         return [*map(_line, others), self.stop_reply(self.points.reason(stopped.hits))]
 
