@@ -55,8 +55,9 @@ class Recording:
 
     def marks(self) -> list[Mark]:
         """Where transitions begin and end, in order."""
+        barriers = {one.at.tick: one.at for one in self.history.checkpoints if one.barrier}
         return [
-            Mark(event.name, event.begins, Instant(event.tick, 0), event.position.n)
+            Mark(event.name, event.begins, barriers.get(event.tick, Instant(event.tick, 0)), event.position.n)
             for event in self.history.events
             if isinstance(event, ev.TransitionMark)
         ]

@@ -18,7 +18,7 @@ from emu.machine.modified_code import ModifiedCode, Stored
 from emu.machine.ram import Ram
 from emu.units import PAGE_MASK, PAGE_SHIFT
 from emu.x86.bits import Cr4
-from emu.x86.paging import Mapping, PagingMode, mappings, merge, mode_of
+from emu.x86.paging import Mapping, PagingMode, PagingState, mappings, merge, mode_of
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
@@ -34,9 +34,8 @@ class _Stale:
     only: str
 
 
-def _paged(ram: Ram) -> Callable[[int, int], int]:
-    """A reader of table entries that fetches each table once."""
-    pages: dict[int, bytes] = {}
+def _paged(ram: Ram, pages: dict[int, bytes]) -> Callable[[int, int], int]:
+    """A reader of table entries that fetches each table once, into ``pages``."""
 
     def read(address: int, size: int) -> int:
         page = pages.get(address >> PAGE_SHIFT)
@@ -67,6 +66,7 @@ class Hazards:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._old: list[Mapping] = []
+        self._listed: dict[PagingState, tuple[dict[int, bytes], list[Mapping]]] = {}
         self._stale: list[_Stale] = []
         self._window: int | None = None
         self._serial_from = 0
@@ -113,8 +113,17 @@ class Hazards:
         machine = self._machine
         self._old = []
         if machine.strict and number == 3 and machine.cpu.pge() and self._paging() is not PagingMode.NONE:
-            found = (one for one in mappings(_paged(machine.ram), machine.cpu.paging()) if one.rights.is_global)
-            self._old = list(merge(found))
+            self._old = [one for one in self._mapped() if one.rights.is_global]
+
+    def _mapped(self) -> list[Mapping]:
+        """All runs that the present tables map; tables that were listed before and did not change are not listed again."""
+        ram, state = self._machine.ram, self._machine.cpu.paging()
+        tables, runs = self._listed.get(state, ({}, []))
+        if not tables or any(ram.page(pfn) != content for pfn, content in tables.items()):
+            tables = {}
+            runs = list(merge(mappings(_paged(ram, tables), state)))
+            self._listed[state] = tables, runs
+        return runs
 
     def _paging(self) -> PagingMode:
         cpu = self._machine.cpu
@@ -130,8 +139,7 @@ class Hazards:
             self._close()
 
     def _open(self) -> None:
-        cpu = self._machine.cpu
-        for new in mappings(_paged(self._machine.ram), cpu.paging()):
+        for new in self._mapped():
             for old in self._old:
                 start, end = max(old.linear, new.linear), min(old.linear + old.size, new.linear + new.size)
                 if start < end:

@@ -25,7 +25,7 @@ from emu.oracle.image import EXIT_PORT, OracleImage
 from emu.oracle.outcome import Ended, Run
 
 DEVICE = Path("/dev/kvm")
-TIME_LIMIT = 60.0
+TIME_LIMIT = 180.0
 _API_VERSION = 12
 
 _GET_API_VERSION, _CREATE_VM, _GET_VCPU_MMAP_SIZE, _GET_SUPPORTED_CPUID = 0xAE00, 0xAE01, 0xAE04, 0xC008AE05

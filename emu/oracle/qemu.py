@@ -18,7 +18,7 @@ from emu.oracle.outcome import Ended, Run
 from emu.units import MIB
 
 COMMAND = "qemu-system-x86_64"
-TIME_LIMIT = 60.0
+TIME_LIMIT = 180.0
 """Seconds of the host's after which a run is taken to hang."""
 _DONE_STATUS = 1
 
