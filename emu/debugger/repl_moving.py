@@ -42,10 +42,12 @@ class Forwards(Commands):
     @command("until", some("location", "symbol, file:line, seg:off, p:ADDRESS or *ADDRESS"), moves=True)
     def until(self, args: argparse.Namespace) -> None:
         """Until control is at a location, or at an earlier stop."""
-        address = self.address(text_of(args, "location"))
-        if address.physical:
-            raise DebuggerError(f"{address} is physical", hint="tbreak takes physical addresses too; then continue")
-        self._cmd.stopped(self.session.run_to(address.value))
+        stops = self.session.stops
+        stop = self.session.add_break(text_of(args, "location"), temporary=True)
+        try:
+            self._cmd.stopped(self.session.resume())
+        finally:
+            stops.stops.pop(stop.number, None)
 
     @command("continue", _COUNT, moves=True)
     def go_on(self, args: argparse.Namespace) -> None:

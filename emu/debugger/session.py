@@ -159,8 +159,9 @@ class Session(Moves):
 
     def add_watch(self, text: str, size: int, kind: str) -> Stop:
         """A watchpoint (watch, rwatch, awatch, xwatch) on ``size`` bytes."""
-        address = self.evaluator.address(text)
-        return self.stops.add(lambda number: Stop(number, kind, address, size=size, text=f"{text} {size}"))
+        first, *others = self.evaluator.places(text) if kind == "xwatch" else [self.evaluator.address(text)]
+        places = tuple(other.value for other in others)
+        return self.stops.add(lambda number: Stop(number, kind, first, places=places, size=size, text=f"{text} {size}"))
 
     def add_catch(self, event: str, detail: str = "") -> Stop:
         """Stop at events of a kind; see EVENT_KINDS."""

@@ -63,7 +63,7 @@ class Watcher:
                     continue
                 at = walked.physical
             size = stop.size if stop.kind == "xwatch" else 1
-            if at in stop.places or stop.where.value <= at < stop.where.value + size:
+            if any(start <= at < start + size for start in (stop.where.value, *stop.places)):
                 place = session.symbols.place(linear)
                 found.append(Hit(stop.number, session.timeline.now, f"breakpoint {stop.number} at {place.symbol}"))
         return found

@@ -96,6 +96,15 @@ def test_watching_forwards_and_backwards(repl: Repl) -> None:
     assert "cannot be watched" in said(repl, "watch $rsp 99999")
 
 
+def test_code_is_met_wherever_it_is_mapped(repl: Repl) -> None:
+    assert "breakpoint" in said(repl, "xwatch swap_pages 16", "c")
+    assert "swap_pages" in said(repl, "info where")
+    here = place(repl.session)
+    assert "identity_mapped" in said(repl, "d", "goto transition suspend", "until identity_mapped")
+    assert place(repl.session) < here
+    assert repl.session.stops.stops == {}
+
+
 def test_catching_a_control_register(repl: Repl) -> None:
     assert "cr3 0x" in said(repl, "catch control cr3", "c")
     assert "one of mode, control" in said(repl, "catch weather")
