@@ -8,7 +8,7 @@ ARGS   ?=
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench oracle clean
+.PHONY: help run test lint format bench oracle kernels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: $(VENV)/.ready ## speed, as ratios measured in this run
 
 oracle: $(VENV)/.ready-dev ## only the tests against GNU as, gdb and QEMU; a missing tool is a failure
 	@KJUMP_REQUIRE_ORACLES=1 $(BIN)/python -m pytest -n $(JOBS) -m oracle $(ARGS)
+
+kernels: $(VENV)/.ready-dev ## fetch Debian's kernels (apt, as root) and run their own relocate_kernel
+	@KJUMP_KERNELS=1 $(BIN)/python -m pytest -m kernels $(ARGS)
 
 clean: ## remove the virtual environment, caches and build output
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -70,7 +70,7 @@ class KernelStub:
         """The offset in the page from which on the stub keeps what it saves, and its stack."""
         words = [at for name, at in self.parts.items() if name.startswith(("saved_", "kexec_", "pa_"))
                  and name != "kexec_debug_exc_vectors"]  # fmt: skip
-        return min(words) & ~7 if words else PAGE_SIZE // 2
+        return min(words, default=PAGE_SIZE // 2)
 
     def image(self, org: int) -> Image:
         """The stub as a program at ``org``, the start of its page."""

@@ -116,7 +116,7 @@ class Hazards:
             self._old = [one for one in self._mapped() if one.rights.is_global]
 
     def _mapped(self) -> list[Mapping]:
-        """All runs that the present tables map; tables that were listed before and did not change are not listed again."""
+        """All runs that the present tables map; tables listed before that did not change are not listed again."""
         ram, state = self._machine.ram, self._machine.cpu.paging()
         tables, runs = self._listed.get(state, ({}, []))
         if not tables or any(ram.page(pfn) != content for pfn, content in tables.items()):

@@ -13,7 +13,6 @@ from emu.oracle.outcome import Ended, Run
 from emu.x86.segments import TableRegister
 
 TICK_LIMIT = 4_000_000_000
-SERIAL = "com1"
 
 
 def run_ours(image: OracleImage, *, ticks: int = TICK_LIMIT) -> Run:
@@ -25,7 +24,7 @@ def run_ours(image: OracleImage, *, ticks: int = TICK_LIMIT) -> Run:
     began = time.perf_counter()
     outcome = _run(machine, image, ticks)
     seconds = time.perf_counter() - began
-    lines = [event.text for event in machine.events if isinstance(event, ev.ConsoleLine) and event.device == SERIAL]
+    console = machine.board.serial.output.decode("latin-1").replace("\r\n", "\n")
     match outcome:
         case ev.Exited(status=0):
             ended, why = Ended.DONE, ""
@@ -35,7 +34,7 @@ def run_ours(image: OracleImage, *, ticks: int = TICK_LIMIT) -> Run:
             ended, why = Ended.HUNG, f"at {machine.cpu.pc:#x}"
         case _:
             ended, why = Ended.FAILED, str(outcome)
-    return Run("kjump", ended, machine.ram.read, "".join(f"{line}\n" for line in lines), seconds, why)
+    return Run("kjump", ended, machine.ram.read, console, seconds, why)
 
 
 def _run(machine: Machine, image: OracleImage, ticks: int) -> ev.Outcome:

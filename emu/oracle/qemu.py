@@ -39,21 +39,7 @@ def run_qemu(image: OracleImage, *, limit: float = TIME_LIMIT) -> Run:
         (folder / "image.elf").write_bytes(image.elf())
         (folder / "serial").touch()
         began = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603 - QEMU, found by PATH, with arguments of our own
-            [path, *_arguments(image, folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            _, said = process.communicate(timeout=limit)
-            status: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            status, said = None, ""
-        finally:
-            process.kill()
-            process.wait()
+        status, said = _run([path, *_arguments(image, folder)], limit)
         seconds = time.perf_counter() - began
         ram = folder / "ram"
         if not ram.exists() or ram.stat().st_size != image.size:
@@ -62,6 +48,21 @@ def run_qemu(image: OracleImage, *, limit: float = TIME_LIMIT) -> Run:
         console = (folder / "serial").read_text(encoding="latin-1").replace("\r\n", "\n")
     ended, why = _ended(status, said, limit)
     return Run("QEMU", ended, lambda address, size: memory[address : address + size], console, seconds, why)
+
+
+def _run(command: list[str], limit: float) -> tuple[int | None, str]:
+    """Exit status (None: it had to be ended) and what was said on stderr."""
+    with subprocess.Popen(  # noqa: S603 - QEMU, found by PATH, with arguments of our own
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        else:
+            return process.returncode, said
+        finally:
+            process.kill()
 
 
 def _arguments(image: OracleImage, folder: Path) -> list[str]:

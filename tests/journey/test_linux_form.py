@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from collections.abc import Callable
@@ -118,8 +119,6 @@ def test_a_flipped_byte_is_a_finding(assemble: Callable[..., Path]) -> None:
     stub = find_stub(path)
 
     def flip(moment: str, journey: Journey) -> None:
-        if moment == "load":
-            return
         if moment == "after load" and journey.loaded is not None:
             at = journey.loaded.image.control_page + stub.parts["swap_pages"]
             journey.machine.ram.write(at, bytes((journey.machine.ram.read(at, 1)[0] ^ 1,)))
@@ -131,7 +130,10 @@ def test_a_flipped_byte_is_a_finding(assemble: Callable[..., Path]) -> None:
 
 
 def test_what_the_kernel_fills_must_have_names(assemble: Callable[..., Path]) -> None:
-    path = assemble(("kexec_pa_swap_page:	.quad", "kexec_other:	.quad"), (", kexec_pa_swap_page\n", "\n.set kexec_pa_swap_page, 8\n"))
+    path = assemble(
+        ("kexec_pa_swap_page:\t.quad", "kexec_other:\t.quad"),
+        (", kexec_pa_swap_page\n", "\n\t.set kexec_pa_swap_page, 8\n"),
+    )
     with pytest.raises(ImageError, match="no symbols kexec_pa_swap_page"):
         find_stub(path)
 
@@ -145,8 +147,6 @@ def test_another_word_size_and_hand_off_are_refused(assemble: Callable[..., Path
 
 
 def test_the_commands(assemble: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    import argparse
-
     parser = argparse.ArgumentParser()
     add_kernel_commands(parser.add_subparsers())
     path = str(assemble())

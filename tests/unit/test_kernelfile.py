@@ -69,7 +69,18 @@ def elf(sections: list[tuple[str, int, bytes]], bits: int = 64) -> bytes:
     content, rows = bytearray(), [bytes(row)]
     for name, address, data in [*sections, (".shstrtab", 0, names)]:
         kind, flags = (3, 0) if name == ".shstrtab" else (1, 6)
-        fields = (names.index(name.encode() + b"\0"), kind, flags, address, header + len(content), len(data), 0, 0, 1, 0)
+        fields = (
+            names.index(name.encode() + b"\0"),
+            kind,
+            flags,
+            address,
+            header + len(content),
+            len(data),
+            0,
+            0,
+            1,
+            0,
+        )
         rows.append(struct.pack("<IIQQQQIIQQ" if bits == 64 else "<IIIIIIIIII", *fields))
         content += data
     ident = b"\x7fELF" + bytes((2 if bits == 64 else 1, 1, 1)) + bytes(9)
@@ -214,6 +225,7 @@ def test_an_object_finds_its_data_by_its_words() -> None:
 
 def kallsyms(symbols: list[tuple[str, int]], *, order: bool = False, behind: bool = True) -> bytes:
     """The tables for ``symbols`` with their types, uncompressed: every token stands for itself."""
+
     def aligned(data: bytes) -> bytes:
         return data + bytes(-len(data) % 8)
 
@@ -385,5 +397,3 @@ def test_the_bound_is_kept_in_small() -> None:
         assert decompress(packed, "x", 5000).data == bytes(5000)
         with pytest.raises(ImageError, match="unpacks to more than"):
             decompress(packed, "x", 4999)
-
-

@@ -1,0 +1,190 @@
+"""The relocate_kernel of Debian's kernels, fetched now and kept nowhere: found, run unmodified, its known faults shown.
+
+Run by ``make kernels`` on Debian 12 as root: 300 MB are downloaded into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emu.cli_kernel import kernel_scene, run_document
+from emu.errors import ImageError
+from emu.journey.journey import Journey
+from emu.journey.result import RunResult
+from emu.kernelfile import KernelStub, StubForm, find_stub, kernel_info
+from emu.kernelfile.bzimage import payload, read_setup
+from emu.kernelfile.decompress import decompress
+from emu.kernelfile.forms import SIGNATURES
+from emu.kernelfile.stub_of import open_kernel
+
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("KJUMP_KERNELS") != "1", reason="downloads kernels with apt as root: run `make kernels`"
+    ),
+]
+
+NAMES = ("amd64", "cloud-amd64", "686-pae", "6.12")
+LATER = re.compile(r"linux-image-6\.12\.[\w.+]+-(?:cloud-|rt-)?amd64")
+PAGES = 671
+SEEN = {
+    "amd64": (StubForm.X86_64, 490, (0x73, 0x134, 0x16A)),
+    "cloud-amd64": (StubForm.X86_64, 490, (0x73, 0x134, 0x16A)),
+    "686-pae": (StubForm.I386, 462, (0x7E, 0x12C, 0x156)),
+}
+"""Form, bytes, identity_mapped, virtual_mapped and swap_pages of the 6.1 kernels."""
+
+
+def command(*words: str, cwd: Path | None = None) -> str:
+    return subprocess.run(words, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def package_of(name: str) -> str:
+    """The package that the metapackage of ``name`` leads to; the latest that there is of 6.12."""
+    if name == "6.12":
+        found = [one for one in command("apt-cache", "pkgnames", "linux-image-6.12").split() if LATER.fullmatch(one)]
+        if not found:
+            pytest.skip("this distribution has no 6.12 kernel")
+        return max(found, key=lambda one: [int(part) for part in re.findall(r"\d+", one)])
+    architecture = ":i386" if name == "686-pae" else ""
+    depends = command("apt-cache", "depends", f"linux-image-{name}{architecture}")
+    match = re.search(r"Depends: (linux-image-\S+)", depends)
+    assert match is not None, depends
+    return match.group(1)
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        pytest.fail("make kernels needs apt-get, as root")
+    folder = tmp_path_factory.mktemp("kernels")
+    command("dpkg", "--add-architecture", "i386")
+    subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
+    have: dict[str, Path] = {}
+
+    def fetch(name: str) -> Path:
+        if name not in have:
+            package = package_of(name)
+            command("apt-get", "download", package, cwd=folder)
+            deb = next(folder.glob(package.partition(":")[0] + "_*.deb"))
+            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpack:
+                assert unpack.stdout is not None
+                with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
+                    member = next(one for one in archive if Path(one.name).name.startswith("vmlinuz-"))
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    have[name] = folder / Path(member.name).name
+                    have[name].write_bytes(content.read())
+                unpack.kill()
+            deb.unlink()
+        return have[name]
+
+    yield fetch
+    shutil.rmtree(folder)
+
+
+def run(path: Path, **options: object) -> tuple[dict[str, object], RunResult]:
+    stub = find_stub(path)
+    journey = Journey(kernel_scene(path, stub, ram="24M", target="2M@16M", **options))  # type: ignore[arg-type]
+    result = journey.run()
+    kernel = run_document(journey, result, stub)["kernel"]
+    assert isinstance(kernel, dict)
+    return kernel, result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_found(fetched: Callable[[str], Path], name: str) -> None:
+    path = fetched(name)
+    stub = find_stub(path)
+    assert stub.found_by == "kallsyms"
+    hits = list(open_kernel(path).kernel.find(SIGNATURES[stub.form]))
+    assert [piece.address + at for piece, at in hits] == [stub.linear]
+    assert str(kernel_info(path)["version"]) in path.name
+    if name in SEEN:
+        parts = tuple(stub.parts[part] for part in ("identity_mapped", "virtual_mapped", "swap_pages"))
+        assert (stub.form, len(stub.code), parts) == SEEN[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back_with_its_own_bytes(fetched: Callable[[str], Path], name: str) -> None:
+    path = fetched(name)
+    kernel, result = run(path)
+    assert result.findings == []
+    assert result.exit_status == 0
+    assert kernel["unmodified"] is True
+    assert kernel["executed_sha256"] == find_stub(path).sha256
+    assert kernel["pages_moved"] == 2 * PAGES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("options", "catalogue"),
+    [({"callee": "ret"}, "B-01"), ({"own_gdt": True}, "B-07"), ({"callee": "plain"}, None)],
+    ids=["ret", "own GDT", "plain"],
+)
+def test_its_known_faults(
+    fetched: Callable[[str], Path], name: str, options: dict[str, object], catalogue: str | None
+) -> None:
+    kernel, result = run(fetched(name), **options)
+    assert [one.catalogue for one in result.findings] == ([catalogue] if catalogue else [])
+    assert kernel["unmodified"] is True
+
+
+@pytest.mark.parametrize("name", ["amd64", "6.12"])
+def test_five_levels(fetched: Callable[[str], Path], name: str) -> None:
+    _, result = run(fetched(name), arch="x86_64-la57")
+    assert result.findings == []
+
+
+def test_pae(fetched: Callable[[str], Path]) -> None:
+    path = fetched("686-pae")
+    _, result = run(path, arch="i386-pae")
+    (finding,) = result.findings
+    assert finding.catalogue == "B-24"
+    assert finding.where == "identity_mapped+0x9e"
+    assert "the instruction after `mov %eax,%cr0`" in finding.because[0]
+    kernel, result = run(path, arch="i386-pae", pae_back=True)
+    assert result.findings == []
+    assert kernel["pages_moved"] == 2 * PAGES
+
+
+def flipped(path: Path, folder: Path, stub: KernelStub, at: int) -> Path:
+    """The vmlinux of ``path`` with one bit of the stub's byte ``at`` the other way round."""
+    data = path.read_bytes()
+    content = bytearray(decompress(payload(data, read_setup(data, ""), ""), "").data)
+    content[content.index(stub.code) + at] ^= 1
+    changed = folder / "vmlinux"
+    changed.write_bytes(content)
+    return changed
+
+
+@pytest.mark.parametrize("name", ["cloud-amd64", "686-pae"])
+def test_one_flipped_byte_is_a_finding(fetched: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    path = fetched(name)
+    stub = find_stub(path)
+    swap, virtual = stub.parts["swap_pages"], stub.parts["virtual_mapped"]
+    found = []
+    for at in (swap + stub.code[swap:].index(b"\xf6\xc1\x01") + 2, virtual - 6, virtual + 1):
+        changed = flipped(path, tmp_path, stub, at)
+        try:
+            found.append(bool(run(changed)[1].findings))
+        except ImageError:  # it does not even look like a stub any more
+            found.append(True)
+    assert found == [True] * 3
+
+
+def test_the_uncompressed_kernel_is_taken_too(fetched: Callable[[str], Path], tmp_path: Path) -> None:
+    path = fetched("cloud-amd64")
+    stub = find_stub(path)
+    plain = flipped(path, tmp_path, stub, len(stub.code) - 1)  # the trap behind the last ret: never executed
+    found = find_stub(plain)
+    assert (found.linear, found.parts) == (stub.linear, stub.parts)
