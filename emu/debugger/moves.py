@@ -1,4 +1,4 @@
-"""Moving through a recorded run: forwards, backwards, over calls, to the next stop.  Every move gives a :class:`Stopped`."""
+"""Moving through a recorded run: both directions, over calls, to the next stop.  A move gives a :class:`Stopped`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from emu.machine.history import Instant
 from emu.units import PAGE_MASK
 
 if TYPE_CHECKING:
-    from emu.debugger.session import Session, WriteRecord
+    from emu.debugger.moves import Moves
+    from emu.debugger.session import WriteRecord
 
 HitSink = Callable[[Instant], None]
 
@@ -24,7 +25,7 @@ HitSink = Callable[[Instant], None]
 class Watcher:
     """Hooks of one session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Moves) -> None:
         self._session = session
 
     # ---- forwards ----------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class History:
         self.live = False
 
     def cut(self) -> Tail:
-        """Forget what was recorded behind the present instant: from here on another past begins.  See :meth:`rejoin`."""
+        """Forget what was recorded behind the present instant: another past begins here.  See :meth:`rejoin`."""
         index = self.before(self.now())
         if index != self._based_on:
             raise EngineError("a branch can only begin where the machine stands")

@@ -103,6 +103,9 @@ def compare(image: OracleImage, ours: Run, theirs: Run) -> list[Comparison]:
     console = (
         [Difference("console", repr(ours.console), repr(theirs.console))] if ours.console != theirs.console else []
     )
+    if theirs.ended is Ended.UNABLE:
+        reason = f"this {theirs.machine} {theirs.why}"
+        return [not_comparable(placed.case.name, theirs.machine, reason) for placed in image.cases]
     if ours.ended is not theirs.ended:
         end = [Difference("end", _end(ours), _end(theirs))]
         name = image.cases[0].case.name if len(image.cases) == 1 else f"{len(image.cases)} cases"

@@ -35,11 +35,16 @@ class _Tally:
     registers: int = 0
     seconds: float = 0.0
     differ: int = 0
+    unable: int = 0
+    reason: str = ""
     known: Counter[Known] = field(default_factory=Counter)
 
     def add(self, rows: Sequence[Comparison], seconds: float) -> None:
         self.seconds += seconds
         for row in rows:
+            if row.verdict is Verdict.NOT_COMPARABLE:
+                self.unable, self.reason = self.unable + 1, row.reason
+                continue
             self.cases += 1
             self.pages += row.pages
             self.equal += row.pages_equal
@@ -49,8 +54,11 @@ class _Tally:
 
     def row(self, arch: Arch, machine: Other) -> Comparison:
         verdict = Verdict.DIFFER if self.differ else Verdict.AGREE
+        reason = f"{self.unable:,} cases not comparable: {self.reason}" if self.unable else ""
+        if not self.cases:
+            return not_comparable(f"{arch}", machine, reason or "no cases")
         return Comparison(
-            f"{arch}, {self.cases:,}", machine, verdict, "", self.pages, self.equal, self.registers, self.seconds,
+            f"{arch}, {self.cases:,}", machine, verdict, reason, self.pages, self.equal, self.registers, self.seconds,
             (), dict(self.known),
         )  # fmt: skip
 

@@ -155,11 +155,11 @@ class Vm:
                 return _End(Ended.RESET, f"at {self.rip:#x}")
             case 9:
                 code = struct.unpack_from("<Q", self._shared, _UNION_AT)[0]
-                return _End(Ended.FAILED, f"entry failed, hardware reason {code:#x}, at {self.rip:#x}")
+                return _End(Ended.UNABLE, f"entry failed, hardware reason {code:#x}, at {self.rip:#x}")
             case 17:
                 code = struct.unpack_from("<I", self._shared, _UNION_AT)[0]
                 what = "cannot interpret an instruction" if code == 1 else f"internal error {code}"
-                return _End(Ended.FAILED, f"{what} at {self.rip:#x}")
+                return _End(Ended.UNABLE, f"{what} at {self.rip:#x}")
             case _:
                 return _End(Ended.FAILED, f"exit reason {reason} at {self.rip:#x}")
 

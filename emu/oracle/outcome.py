@@ -10,12 +10,13 @@ from emu.oracle.image import DONE, Placed, collector
 
 
 class Ended(Enum):
-    """How a run ended."""
+    """How a run ended; UNABLE says something of the machine, not of the code."""
 
     DONE = "reached its end"
     RESET = "triple fault"
     HUNG = "did not end"
     FAILED = "the machine gave up"
+    UNABLE = "the machine cannot do it"
 
 
 @dataclass(frozen=True, slots=True)

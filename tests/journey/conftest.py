@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,19 @@ from emu.journey.scene import Scene, find_journey, make_scene
 from emu.kexec.arch import Arch
 
 RAM, TARGET = "24M", "2M@16M"
+# Low memory, target area, room for its sources: A has a sixth of the pages to seal and to verify.
+SPARSE = (
+    {"start": 0, "end": 0x9FC00, "type": "ram"},
+    {"start": 16 << 20, "end": 22 << 20, "type": "ram"},
+)
 
 
 def small_scene(arch: Arch = Arch.X86_64, **changes: object) -> Scene:
+    journey = find_journey("jump")
+    if not {"ram", "target"} & set(changes):
+        journey = replace(journey, e820=SPARSE)
     wanted: dict[str, object] = {"ram": RAM, "target": TARGET} | changes
-    return make_scene(find_journey("jump"), arch=arch, **wanted)  # type: ignore[arg-type]
+    return make_scene(journey, arch=arch, **wanted)  # type: ignore[arg-type]
 
 
 def changed_copy(folder: Path, arch: Arch, name: str, changes: Sequence[tuple[str, str]]) -> Path:
@@ -30,9 +39,9 @@ def changed_copy(folder: Path, arch: Arch, name: str, changes: Sequence[tuple[st
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scene_of() -> Callable[..., Scene]:
-    """A scene of the journey jump on a small machine."""
+    """A scene of the journey jump: with a hole below 16 MiB, unless RAM or target area are chosen."""
     return small_scene
 
 

@@ -84,6 +84,12 @@ def test_console_and_end_are_compared() -> None:
     assert "triple fault (at 0x5)" in row.differences[0].theirs
 
 
+def test_a_machine_that_cannot_do_it_is_no_witness() -> None:
+    image, run = ran()
+    row = only(compare(image, run, replace(run, machine="KVM", ended=Ended.UNABLE, why="cannot interpret")))
+    assert (row.verdict, row.reason) == (Verdict.NOT_COMPARABLE, "this KVM cannot interpret")
+
+
 def test_at_most_five_differences_are_documented_each_with_its_source() -> None:
     assert 0 < len(Known) <= 5
     assert all("SDM" in known.source for known in Known)
