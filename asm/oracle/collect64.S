@@ -10,6 +10,9 @@
 
 .set EXIT_PORT, 0xf4
 .set DONE, 0x444e454b                           # KEND
+.ifndef BACK
+.set BACK, 0
+.endif
 
 collect:
     pushfq

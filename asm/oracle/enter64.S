@@ -3,7 +3,7 @@
 # It lies in a gap of the page that holds the case's first instruction, because that page is mapped by the case's own
 # tables; it is assembled for its linear address there.
 #
-# Who comes here: loader.S, in 64-bit mode, on tables that map this page where the case's tables do.
+# Who comes here: loader64.S, in 64-bit mode, on tables that map this page where the case's tables do.
 # How it leaves: a jump to the case's first instruction with every register as in the data below.
 
 .include "x86.inc"

@@ -204,7 +204,7 @@ class Layout:
         for patch in chunk.patches:
             value = _value(patch.value, patch.statement, resolve)
             if patch.end is not None:
-                value -= at + patch.end
+                value = (value - at - patch.end + _HALF) % (2 * _HALF) - _HALF  # addresses wrap at 64 bits
             top = 1 << (8 * patch.size)
             least, most = -top // 2, top // 2 if patch.signed_only else top
             if patch.size < 8 and not least <= value < most:

@@ -6,7 +6,7 @@ from emu.debugger.address import Address
 from emu.debugger.entry_walk import place_in_list
 from emu.debugger.lines import WIDTH, table
 from emu.debugger.places import image_at, instruction, owner_of, physical_symbol, place, with_symbols
-from emu.debugger.session import Session, WriteRecord
+from emu.debugger.session import ChangeRecord, Session, WriteRecord
 from emu.debugger.visiting import peers, visiting
 from emu.units import show_phys
 
@@ -56,4 +56,19 @@ def who_wrote(session: Session, record: WriteRecord, width: int = WIDTH) -> list
     if listed or record.list_entry:
         rows += [("  list" if not index else "", line) for index, line in enumerate(listed or [record.list_entry])]
     rows.append(("  look", goto))
+    return table(rows, width)
+
+
+def who_changed(session: Session, record: ChangeRecord, width: int = WIDTH) -> list[str]:
+    """The last change of a register for people: values, instruction with file:line, position, a line to paste."""
+    with visiting(session, record.at):
+        insn = instruction(session, Address(record.pc))
+        text = with_symbols(session, insn) if insn is not None else ""
+        rows = [
+            (record.register, f"{record.old:#x} -> {record.new:#x}"),
+            ("  at", str(place(session, record.pc))),
+            ("  instruction", text),
+            ("  position", f"N {record.position} in {peers(session, session.transition())}"),
+            ("  look", f"goto {record.position.n}"),
+        ]
     return table(rows, width)

@@ -1,7 +1,7 @@
 """Everything that shows state, by the name of its command; the views themselves live by topic beside this."""
 
 from emu.debugger.backtrace import bt
-from emu.debugger.culprit import who_wrote
+from emu.debugger.culprit import who_changed, who_wrote
 from emu.debugger.descriptors import gdt, idt, ldt, tss
 from emu.debugger.examine import examine, following
 from emu.debugger.info import cmdline, console, devices, display, e820, events, owners, transitions, where
@@ -47,5 +47,6 @@ __all__ = [
     "v2p",
     "walk",
     "where",
+    "who_changed",
     "who_wrote",
 ]

@@ -199,10 +199,18 @@ class Looking(Commands):
         """How the run ended: for a triple fault, each delivery and why it failed."""
         self.say(*look.post_mortem(self.session, width=self._cmd.width))
 
-    @command("who-wrote", some("address", "linear or p: physical; a size in bytes may follow"), moves=True)
+    @command(
+        "who-wrote", some("address", "linear or p: physical, a size in bytes may follow; or $register"), moves=True
+    )
     def who_wrote(self, args: argparse.Namespace) -> None:
-        """The last store before here to a byte, by whom and where, with the list entry that sent it there (ww)."""
+        """The last store before here to a byte, by whom and where, with the list entry that sent it there (ww).
+
+        For a register (``who-wrote $rbx``) the last instruction that changed it.
+        """
         given = words(args, "address")
+        if len(given) == 1 and given[0].startswith("$"):
+            self.say(*look.who_changed(self.session, self.session.who_changed(given[0]), width=self._cmd.width))
+            return
         size = 1
         if len(given) > 1 and given[-1].isdigit() and given[-2][-1:] not in "+-*/%&|^<>(~":
             size = self.number(given.pop())

@@ -35,6 +35,18 @@ class WriteRecord:
     list_entry: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """An instruction that changed a register: where it is, what the register held before it and after it."""
+
+    at: Instant
+    position: Position
+    pc: int
+    register: str
+    old: int
+    new: int
+
+
 class Session(Moves):
     """One recorded scene and a place in it.  Raises DebuggerError for what cannot be done as asked."""
 
@@ -144,6 +156,15 @@ class Session(Moves):
                 hint="it was loaded at power-on, or never",
             )
         return max((record for record in records if record.at == found), key=lambda record: record.at)
+
+    def who_changed(self, register: str) -> ChangeRecord:
+        """The last instruction before now that changed ``register``; DebuggerError when it never changed."""
+        now = self.evaluator.register(register)
+        records: list[ChangeRecord] = []
+        found = self.timeline.last_match(self.watcher.for_register(register, now, records))
+        if found is None:
+            raise DebuggerError(f"nothing in the recording changed {register} before here")
+        return next(record for record in reversed(records) if record.at == found)
 
     # ---- breakpoints -------------------------------------------------------------------------------------------
 

@@ -12,12 +12,13 @@ from emu.debugger.stops import Hit, Stop, describe_event, matches
 from emu.debugger.timeline import EndOfRun
 from emu.errors import DebuggerError
 from emu.machine import events as ev
+from emu.machine.events import Position
 from emu.machine.history import Instant
 from emu.units import PAGE_MASK
 
 if TYPE_CHECKING:
     from emu.debugger.moves import Moves
-    from emu.debugger.session import WriteRecord
+    from emu.debugger.session import ChangeRecord, WriteRecord
 
 HitSink = Callable[[Instant], None]
 
@@ -224,6 +225,47 @@ class Watcher:
 
             def remove() -> None:
                 machine.unwatch(handle)
+
+            return remove
+
+        return install
+
+    def for_register(
+        self, register: str, final: int, records: list[ChangeRecord]
+    ) -> Callable[[HitSink], Callable[[], None]]:
+        """A watch on instructions that change a register; ``final`` is what it holds where the session stands.
+
+        A change is seen at the instruction after it, so the last stretch is settled by what the register holds now.
+        """
+        from emu.debugger.session import ChangeRecord  # noqa: PLC0415 - the session is above this room
+
+        session, machine = self._session, self._session.machine
+        read = session.evaluator.register
+        later = [final]
+
+        def install(hit: HitSink) -> Callable[[], None]:
+            before: list[tuple[Instant, Position, int, int]] = []
+
+            def changed(value: int) -> None:
+                at, position, pc, old = before[0]
+                if old != value:
+                    records.append(ChangeRecord(at, position, pc, register, old, value))
+                    hit(at)
+
+            def look(linear: int) -> None:
+                value = read(register)
+                if before and before[0][0] != session.timeline.now:
+                    changed(value)
+                before[:] = [(session.timeline.now, session.position, linear, value)]
+
+            first = read(register)
+            handle = machine.watch_instructions(look)
+
+            def remove() -> None:
+                machine.unwatch_instructions(handle)
+                if before:
+                    changed(later[0])
+                later[0] = first
 
             return remove
 

@@ -1,7 +1,7 @@
 """One multiboot ELF that puts cases into place and runs them, on any x86 machine that a boot loader can start.
 
 Memory below 1 MiB is dirtied by firmware, so its contents travel above RAM and are copied down by our own loader
-(``asm/oracle/loader.S``), which runs after the firmware.  A case that is alone has its memory from 1 MiB up in place;
+(``asm/oracle/``), which runs after the firmware.  A case that is alone has its memory from 1 MiB up in place;
 of several, each has its memory in a store of its own, to which the results are copied back.  The multiboot header
 lies behind the ELF header, in the file only (Multiboot Specification 0.6.96, 3.1).
 """
@@ -139,8 +139,8 @@ def build_image(cases: Sequence[Case], *, in_place: bool) -> OracleImage:
     loader_at = maker.take(LOADER_SPACE)
     records_at = maker.take(_RECORD.size * len(cases))
     records_end = records_at + _RECORD.size * len(cases)
-    defines = {"BITS": arch.bits, "CASES": records_at, "CASES_END": records_end}
-    loader = _program("loader.S", loader_at, 32, tuple(sorted(defines.items())))
+    defines = {"CASES": records_at, "CASES_END": records_end}
+    loader = _program(f"loader{arch.bits}.S", loader_at, 32, tuple(defines.items()))
     maker.write(loader_at, loader.code)
     shared = dict(part for case in cases for part in case.shared)
     for start, data in shared.items():
