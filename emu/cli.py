@@ -16,6 +16,7 @@ from rich.status import Status
 from emu.assembler import assemble, load_program
 from emu.assembler.listing import asm_report
 from emu.bench.measure import BENCHES, run_benches
+from emu.cli_kernel import add_kernel_commands
 from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
 from emu.journey.journey import Journey
 from emu.journey.programs import hostile_names
@@ -31,6 +32,7 @@ from emu.journey.scene import (
     parse_arch,
 )
 from emu.kexec.arch import Arch
+from emu.oracle.command import add_oracle_command
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
 from emu.resources import asm_dir
@@ -77,7 +79,7 @@ def _scenes(args: argparse.Namespace) -> list[Scene]:
             hostile=args.hostile,
             strict=not args.fast,
             plain_strings=args.plain_strings,
-            checks=not args.no_checks,
+            checks=not getattr(args, "no_checks", False),
         )
         for arch in arches
     ]
@@ -227,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     debug.add_argument("-ex", dest="command_line", action="append", default=[], metavar="CMD", help="run a command")
     debug.add_argument("--batch", action="store_true", help="leave after the scripts and commands")
     debug.add_argument("--gdb", metavar="[HOST:]PORT", help="serve gdb's remote protocol on loopback")
-    debug.set_defaults(action=_debug, no_checks=False)
+    debug.set_defaults(action=_debug)
 
     asm = commands.add_parser("asm", help="assemble a .S, or read a .o, and show what came out")
     asm.add_argument("file")
@@ -237,6 +239,9 @@ def parser() -> argparse.ArgumentParser:
     asm.add_argument("--listing", action="store_true", help="addresses, bytes and source lines")
     asm.add_argument("--symbols", action="store_true", help="the symbol table")
     asm.set_defaults(action=_asm)
+
+    add_kernel_commands(commands)
+    add_oracle_command(commands, _scene_options, _scenes)
 
     bench = commands.add_parser("bench", help="speed, as ratios measured in this run")
     bench.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)} (default: all)")

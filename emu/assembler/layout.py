@@ -13,6 +13,7 @@ from emu.assembler.branches import BranchForm
 from emu.assembler.expression import Expression, ExpressionError, Location, evaluate
 from emu.assembler.source import Statement
 
+_HALF = 1 << 63
 MAX_SIZE = 64 << 20
 """Largest image in bytes; a flat image beyond it is a mistake in a .fill or .org."""
 
