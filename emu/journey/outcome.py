@@ -43,5 +43,6 @@ def finding_at(
     journey: Journey, event: ev.Event, kind: str, expected: str, actual: str, *, because: Sequence[str]
 ) -> Finding:
     """A finding at the place of ``event``."""
-    place = str(journey.symbols.place(event.pc))
-    return Finding(kind, journey.transition.name, event.tick, event.position, place, expected, actual, tuple(because))
+    place, name = str(journey.symbols.place(event.pc)), journey.transition.name
+    address = event.address if isinstance(event, ev.OwnerViolation) else None
+    return Finding(kind, name, event.tick, event.position, place, expected, actual, tuple(because), address=address)

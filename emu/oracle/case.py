@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from emu.kexec.arch import Arch
 from emu.units import PAGE_SIZE
-from emu.x86.bits import Cr0
+from emu.x86.bits import Cr0, Eflags
 
 MARGIN = 0x100
 """Bytes at the top of a page that are left alone: the stub's stack."""
+_BREAKPOINTS = 0xFF
+_LONG_CODE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class Case:
     def long_mode(self) -> bool:
         """Whether the case begins in 64-bit mode."""
         return self.arch.word == 8
+
+
+def unrestorable(case: Case) -> str:
+    """Why no image can begin with the state of ``case``; empty where one can."""
+    state = case.registers
+    if state["rflags"] & (Eflags.TF | Eflags.VM | Eflags.IF):
+        return "the case begins with TF, VM or IF set, which would act before its first instruction"
+    if state.get("dr7", 0) & _BREAKPOINTS:
+        return "the case begins with breakpoints armed in DR7, which an image does not restore"
+    if case.long_mode and not state.get("cs.flags", _LONG_CODE) & _LONG_CODE:
+        return "the case begins in compatibility mode"
+    return ""
 
 
 def find_gap(page: bytes, size: int) -> int | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 
-from emu.errors import EXIT_FINDINGS
+from emu.errors import EXIT_FINDINGS, KjumpError
 from emu.journey.scene import Scene
 from emu.oracle.compare import MOST_SHOWN, Comparison, Known, Verdict, compare, not_comparable
 from emu.oracle.fuzz import FuzzReport, fuzz
@@ -44,18 +47,22 @@ def add_oracle_command(
 
 def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     """Run what ``args`` ask for and print it; the answer is the exit status."""
+    if args.fuzz < 0:
+        raise KjumpError(f"{args.fuzz} cases cannot be run", where="--fuzz", hint="a number, as 1000")
     names = [name for name, wanted in ((Other.QEMU, args.qemu), (Other.KVM, args.kvm)) if wanted] or list(Other)
     witnesses = [witness(name) for name in names]
     console = Console(highlight=False)
     rows: list[Comparison] = []
     for scene in scenes:
         if args.fuzz:
-            report = fuzz(scene.arch, args.fuzz, scene.seed, witnesses, Path(args.out) if args.out else None)
+            with _progress(f"{scene.arch}: {args.fuzz:,} random cases"):
+                report = fuzz(scene.arch, args.fuzz, scene.seed, witnesses, Path(args.out) if args.out else None)
             found = report.rows
             if not args.json:
                 _show_fuzz(console, report)
         else:
-            found = compare_scene(scene, witnesses)
+            with _progress(f"{scene.arch}: recording and comparing"):
+                found = compare_scene(scene, witnesses)
             if not args.json:
                 show(console, scene.title(), found)
         rows += found
@@ -65,6 +72,13 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     else:
         _show_verdict(console, rows)
     return 0 if ok else EXIT_FINDINGS
+
+
+def _progress(text: str) -> AbstractContextManager[Status | None]:
+    """A spinner on a terminal, nothing where stderr is not one."""
+    if not sys.stderr.isatty():
+        return nullcontext(None)
+    return Status(text, console=Console(stderr=True), spinner="line")
 
 
 def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison]:
@@ -80,13 +94,13 @@ def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison
     rows: list[Comparison] = []
     cases, _ = record(replace(scene, strict=False))
     for case in cases:
-        image = build_image([case], in_place=True)
-        ours = run_ours(image)
-        for one in witnesses:
-            if refusals[one.name]:
-                rows.append(not_comparable(case.name, one.name, refusals[one.name]))
-            else:
-                rows += compare(image, ours, one.run(image))
+        reasons = {one.name: refusals[one.name] or one.lacks(case) for one in witnesses}
+        rows += [not_comparable(case.name, name, reason) for name, reason in reasons.items() if reason]
+        usable = [one for one in witnesses if not reasons[one.name]]
+        if usable:
+            image = build_image([case], in_place=True)
+            ours = run_ours(image)
+            rows += [row for one in usable for row in compare(image, ours, one.run(image))]
     return rows
 
 

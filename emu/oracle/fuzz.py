@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emu.errors import KjumpError
 from emu.kexec.arch import Arch
 from emu.oracle.arena import random_case
 from emu.oracle.case import Case
@@ -120,7 +121,10 @@ def _batch(cases: Sequence[Case], witnesses: Sequence[Witness]) -> list[tuple[Wi
 def _keep(out: Path, row: Comparison, cases: Sequence[Case]) -> Path:
     """Write the case of ``row`` as an image of its own."""
     case = next(case for case in cases if case.name == row.case)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{case.name.replace(' ', '-').replace('(', '').replace(')', '')}.elf"
-    path.write_bytes(build_image([case], in_place=False).elf())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(build_image([case], in_place=False).elf())
+    except OSError as error:
+        raise KjumpError(f"cannot be written: {error.strerror}", where=str(path)) from error
     return path

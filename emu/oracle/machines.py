@@ -11,7 +11,7 @@ from emu.errors import KjumpError
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap
 from emu.kexec.page_tables import build
-from emu.oracle.case import Case
+from emu.oracle.case import Case, unrestorable
 from emu.oracle.image import HIGH_START, LOW_END, OracleImage, build_image
 from emu.oracle.kvm import run_kvm, unusable
 from emu.oracle.outcome import Ended, Run, registers
@@ -42,6 +42,12 @@ class Witness:
     name: Other
     run: Callable[[OracleImage], Run]
     refuses: Callable[[Arch], str]
+
+    def lacks(self, case: Case) -> str:
+        """Why this machine cannot begin with the state of ``case``; empty where it can."""
+        if self.name is Other.QEMU and case.registers["cr4"] & Cr4.PCIDE:
+            return "QEMU's TCG has no PCID (CR4.PCIDE)"
+        return unrestorable(case)
 
 
 def witness(name: Other) -> Witness:

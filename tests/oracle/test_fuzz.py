@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emu.errors import EXIT_FINDINGS
+from emu.errors import EXIT_FINDINGS, KjumpError
 from emu.journey.scene import find_journey, make_scene
 from emu.kexec.arch import Arch
 from emu.oracle import command
@@ -72,6 +72,16 @@ def test_a_batch_that_ends_otherwise_is_taken_apart(tmp_path: Path) -> None:
 
 def arguments(**changes: object) -> Namespace:
     return Namespace(**{"qemu": True, "kvm": False, "fuzz": 2, "out": None, "json": True, **changes})
+
+
+def test_what_cannot_be_is_one_message(tmp_path: Path) -> None:
+    scene = make_scene(find_journey("jump"), arch=Arch.I386, ram="24M", target="2M@16M")
+    with pytest.raises(KjumpError, match="--fuzz"):
+        command.oracle_main(arguments(fuzz=-1), [scene])
+    (tmp_path / "file").touch()
+    lie = liar(lambda image, run: flipped(run, image.cases[0].find(HIGH)))
+    with pytest.raises(KjumpError, match="cannot be written"):
+        fuzz(Arch.I386, 1, 1, [lie], tmp_path / "file")
 
 
 def test_the_command_says_so_and_exits_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,3 +68,19 @@ def test_a_missing_qemu_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KjumpError, match="qemu-system-x86_64 is not on PATH"):
         run_qemu(build_image([probe_case(Arch.I386)], in_place=True))
     assert "not on PATH" in witness(Other.QEMU).refuses(Arch.I386)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rflags": 0x102}, "TF"),
+        ({"dr7": 0x401}, "breakpoints"),
+        ({"cs.flags": 1 << 22}, "compatibility"),
+        ({"cr4": 0x20020}, "PCID"),
+    ],
+)
+def test_a_state_that_cannot_be_begun_with_is_a_reason(changes: dict[str, int], words: str) -> None:
+    case = probe_case(Arch.X86_64)
+    qemu = witness(Other.QEMU)
+    assert qemu.lacks(case) == ""
+    assert words in qemu.lacks(replace(case, registers=dict(case.registers) | changes))
