@@ -12,7 +12,7 @@ from emu.debugger.address import Address
 from emu.debugger.change import poked, setter_for
 from emu.debugger.moves import Change, Moves, Past, Stopped
 from emu.debugger.stops import Stop, describe_event, matches
-from emu.errors import DebuggerError, LoadError
+from emu.errors import DebuggerError, KjumpError, LoadError
 from emu.journey.loader import Loader, refused
 from emu.journey.scene import Scene
 from emu.kexec.layout import HostRequest
@@ -76,7 +76,7 @@ class Session(Moves):
         self.before = self.machine.cpu.registers()
         try:
             apply()
-        except Exception:
+        except KjumpError:
             self._undo.pop()
             history.rejoin(tail)
             self.timeline.goto(here)

@@ -170,9 +170,9 @@ def flipped(path: Path, folder: Path, stub: KernelStub, at: int) -> Path:
 def test_one_flipped_byte_is_a_finding(fetched: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     path = fetched(name)
     stub = find_stub(path)
-    swap = stub.parts["swap_pages"]
-    mask = swap + stub.code[swap:].index(b"\xf6\xc1\x01") + 2  # of the test for IND_DESTINATION
-    kernel, result = run(flipped(path, tmp_path, stub, mask))
+    virtual = stub.parts["virtual_mapped"]
+    place = virtual + stub.code[virtual:].index(b"\x08\x00\x00") - 1  # where in the page the first saved word lies
+    kernel, result = run(flipped(path, tmp_path, stub, place))
     assert len(result.findings) == 1
     assert kernel["unmodified"] is True  # of the changed file
     assert kernel["executed_sha256"] != stub.sha256

@@ -20,7 +20,7 @@ def ring_3(mode: str, text: str, *, iopl: int = 0) -> str:
     return f"movw $0x30, %ax\nltr %ax\n{frame}{push} $user\n{ret}\nuser:\n{text}"
 
 
-def refused(bench: Bench, reason: str, vector: int = 13) -> None:
+def assert_refused(bench: Bench, reason: str, vector: int = 13) -> None:
     """The run ended in the handler of ``vector``, at ``bad``, with error code 0, for ``reason``; nothing retired."""
     assert isinstance(bench.run(), ev.Halted)
     assert bench.vector == vector
@@ -50,17 +50,17 @@ def test_paging_without_protection_is_refused() -> None:
 
 
 def test_not_write_through_without_cache_disable_is_refused() -> None:
-    refused(Bench("protected", set_bits("%cr0", Cr0.NW)), "CR0.NW=1 with CR0.CD=0")
+    assert_refused(Bench("protected", set_bits("%cr0", Cr0.NW)), "CR0.NW=1 with CR0.CD=0")
 
 
 def test_the_upper_half_of_cr0_is_reserved() -> None:
     text = "mov %cr0, %rax\nmovabs $0x100000000, %rcx\nor %rcx, %rax\nbad: mov %rax, %cr0\nhlt\n"
-    refused(Bench("4-level", text), "reserved bits 0x100000000 of CR0")
+    assert_refused(Bench("4-level", text), "reserved bits 0x100000000 of CR0")
 
 
 def test_long_mode_paging_needs_pae() -> None:
     text = "movl $0xc0000080, %ecx\nrdmsr\nor $0x100, %eax\nwrmsr\n" + set_bits("%cr0", Cr0.PG)
-    refused(Bench("protected", text), "EFER.LME=1 and CR4.PAE=0")
+    assert_refused(Bench("protected", text), "EFER.LME=1 and CR4.PAE=0")
 
 
 def test_long_mode_paging_needs_a_code_segment_without_l() -> None:
@@ -78,11 +78,11 @@ def test_long_mode_paging_needs_a_tss_that_is_not_of_16_bits() -> None:
     text = "movl $0xc0000080, %ecx\nrdmsr\nor $0x100, %eax\nwrmsr\nmovl $0x20, %eax\nmov %eax, %cr4\n"
     bench = Bench("protected", "movw $0x30, %ax\nltr %ax\n" + text + set_bits("%cr0", Cr0.PG))
     bench.machine.ram.write(0x1000 + 0x30 + 5, b"\x81")
-    refused(bench, "TR holds a 16-bit TSS")
+    assert_refused(bench, "TR holds a 16-bit TSS")
 
 
 def test_paging_cannot_be_left_from_64_bit_code() -> None:
-    refused(Bench("4-level", clear_bits("%cr0", Cr0.PG, wide=True)), "CR0.PG cleared in 64-bit mode")
+    assert_refused(Bench("4-level", clear_bits("%cr0", Cr0.PG, wide=True)), "CR0.PG cleared in 64-bit mode")
 
 
 def test_paging_can_be_left_from_compatibility_mode() -> None:
@@ -97,18 +97,18 @@ def test_paging_can_be_left_from_compatibility_mode() -> None:
 def test_paging_cannot_be_left_with_pcids_on() -> None:
     text = "mov %cr4, %eax\nor $0x20000, %eax\nmov %eax, %cr4\n" + clear_bits("%cr0", Cr0.PG)
     bench = Bench("compatibility", text)
-    refused(bench, "CR4.PCIDE=1")
+    assert_refused(bench, "CR4.PCIDE=1")
 
 
 def test_write_protection_stays_while_cet_is_on() -> None:
     text = (
         f"mov %cr0, %rax\nor $0x10000, %rax\nmov %rax, %cr0\nmov %cr4, %rax\nor ${Cr4.CET:#x}, %rax\nmov %rax, %cr4\n"
     )
-    refused(Bench("4-level", text + clear_bits("%cr0", Cr0.WP, wide=True)), "CR0.WP cleared while CR4.CET=1")
+    assert_refused(Bench("4-level", text + clear_bits("%cr0", Cr0.WP, wide=True)), "CR0.WP cleared while CR4.CET=1")
 
 
 def test_cet_needs_write_protection_first() -> None:
-    refused(Bench("4-level", set_bits("%cr4", Cr4.CET, wide=True)), "CR4.CET set while CR0.WP=0")
+    assert_refused(Bench("4-level", set_bits("%cr4", Cr4.CET, wide=True)), "CR4.CET set while CR0.WP=0")
 
 
 # ---- CR3, CR4 --------------------------------------------------------------------------------------------------
@@ -116,11 +116,11 @@ def test_cet_needs_write_protection_first() -> None:
 
 def test_cr3_bits_above_the_physical_width_are_refused() -> None:
     text = "mov %cr3, %rax\nbts $45, %rax\nbad: mov %rax, %cr3\nhlt\n"
-    refused(Bench("4-level", text), "of CR3 set, MAXPHYADDR is 40")
+    assert_refused(Bench("4-level", text), "of CR3 set, MAXPHYADDR is 40")
 
 
 def test_the_no_flush_bit_needs_pcids() -> None:
-    refused(Bench("4-level", "mov %cr3, %rax\nbts $63, %rax\nbad: mov %rax, %cr3\nhlt\n"), "reserved bits")
+    assert_refused(Bench("4-level", "mov %cr3, %rax\nbts $63, %rax\nbad: mov %rax, %cr3\nhlt\n"), "reserved bits")
 
 
 def test_the_no_flush_bit_is_accepted_with_pcids_and_is_not_kept() -> None:
@@ -149,7 +149,7 @@ def test_low_bits_of_cr3_are_no_error() -> None:
     ],
 )
 def test_cr4_bits_are_refused_where_hardware_refuses_them(mode: str, bits: int, reason: str) -> None:
-    refused(Bench(mode, set_bits("%cr4", bits, wide=mode == "4-level")), reason)
+    assert_refused(Bench(mode, set_bits("%cr4", bits, wide=mode == "4-level")), reason)
 
 
 @pytest.mark.parametrize(
@@ -161,18 +161,18 @@ def test_cr4_bits_are_refused_where_hardware_refuses_them(mode: str, bits: int, 
     ],
 )
 def test_cr4_bits_that_long_mode_stands_on_stay(mode: str, bits: int, reason: str) -> None:
-    refused(Bench(mode, clear_bits("%cr4", bits, wide=mode != "compatibility")), reason)
+    assert_refused(Bench(mode, clear_bits("%cr4", bits, wide=mode != "compatibility")), reason)
 
 
 def test_pcids_need_clear_low_bits_of_cr3() -> None:
     text = "mov %cr3, %rax\nor $0x18, %rax\nmov %rax, %cr3\n" + set_bits("%cr4", Cr4.PCIDE, wide=True)
-    refused(Bench("4-level", text), "CR3[11:0] is 0x18")
+    assert_refused(Bench("4-level", text), "CR3[11:0] is 0x18")
 
 
 def test_reserved_bits_of_a_pdpte_are_refused_at_the_load() -> None:
     bench = Bench("pae", "mov %cr3, %eax\nbad: mov %eax, %cr3\nhlt\n")
     bench.machine.ram.write(TABLES + 16, struct.pack("<Q", 0x21000 | 3))
-    refused(bench, "PDPTE 2 has reserved bits 0x2")
+    assert_refused(bench, "PDPTE 2 has reserved bits 0x2")
 
 
 # ---- registers that do not exist, privilege ----------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_reserved_bits_of_a_pdpte_are_refused_at_the_load() -> None:
 @pytest.mark.parametrize("number", [1, 5, 6, 7])
 def test_control_registers_that_do_not_exist(number: int) -> None:
     bench = Bench("4-level", f"bad: .byte 0x0f, 0x22, {0xC0 | number << 3:#x}\nhlt\n")
-    refused(bench, f"there is no CR{number}", vector=6)
+    assert_refused(bench, f"there is no CR{number}", vector=6)
 
 
 @pytest.mark.parametrize("mode", ["protected", "2-level", "pae", "4-level", "5-level", "compatibility"])
@@ -203,13 +203,13 @@ def test_control_registers_that_do_not_exist(number: int) -> None:
 )
 def test_ring_3_may_not(mode: str, code: str, reason: str) -> None:
     bench = Bench(mode, ring_3(mode, f"bad: .byte {code}\nnop\n"))
-    refused(bench, reason)
+    assert_refused(bench, reason)
     assert bench.machine.cpu.cpl == 0
 
 
 def test_the_time_stamp_counter_can_be_closed_to_ring_3() -> None:
     text = "movl $4, %eax\nmov %eax, %cr4\n" + ring_3("protected", "bad: rdtsc\n")
-    refused(Bench("protected", text), "CR4.TSD=1")
+    assert_refused(Bench("protected", text), "CR4.TSD=1")
 
 
 # ---- MSRs ------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_the_time_stamp_counter_can_be_closed_to_ring_3() -> None:
 @pytest.mark.parametrize("code", ["rdmsr", "wrmsr"])
 @pytest.mark.parametrize("number", [0x12345, 0x38F, 0xC0000FFF])
 def test_an_unknown_msr_is_refused(code: str, number: int) -> None:
-    refused(Bench("4-level", f"movl ${number:#x}, %ecx\nbad: {code}\nhlt\n"), "this processor has no MSR")
+    assert_refused(Bench("4-level", f"movl ${number:#x}, %ecx\nbad: {code}\nhlt\n"), "this processor has no MSR")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_an_unknown_msr_is_refused(code: str, number: int) -> None:
 )
 def test_msr_values_are_refused(number: int, low: int, high: int, reason: str) -> None:
     text = f"movl ${number:#x}, %ecx\nmovl ${low:#x}, %eax\nmovl ${high:#x}, %edx\nbad: wrmsr\nhlt\n"
-    refused(Bench("4-level", text), reason)
+    assert_refused(Bench("4-level", text), reason)
 
 
 def test_lma_is_not_written() -> None:
@@ -276,7 +276,7 @@ def test_cr8_keeps_its_value() -> None:
 def test_ports_are_closed_to_ring_3_without_a_permission_map(mode: str) -> None:
     bench = Bench(mode, ring_3(mode, "bad: outb %al, $0xe9\n"))
     bench.machine.ram.write(TSS + 0x66, b"\xff\xff")
-    refused(bench, "the TSS has no permission map")
+    assert_refused(bench, "the TSS has no permission map")
 
 
 @pytest.mark.parametrize("mode", ["protected", "2-level", "pae", "4-level", "compatibility"])
@@ -296,7 +296,7 @@ def test_the_permission_map_counts_each_bit_of_the_access(text: str, opened: boo
     bench.store_tss(bitmap=b"\xff" * 16 + b"\xfe" + b"\xff" * 100)
     bench.gate(0x42, 0x6000 + 4 * 0x42, attributes=0xEE)
     if not opened:
-        refused(bench, "the permission map of the TSS forbids it")
+        assert_refused(bench, "the permission map of the TSS forbids it")
         return
     bench.run()
     assert bench.vector == 0x42
@@ -315,19 +315,19 @@ def test_ring_0_needs_no_permission() -> None:
 @pytest.mark.parametrize("text", ["mov %dr6, %rax", "mov %rax, %dr0"])
 def test_general_detect_traps_before_an_access_to_a_debug_register(text: str) -> None:
     bench = Bench("4-level", f"movl $0x2400, %eax\nmov %rax, %dr7\nbad: {text}\nhlt\n")
-    refused(bench, "DR7.GD=1", vector=1)
+    assert_refused(bench, "DR7.GD=1", vector=1)
     assert bench.reg("dr6") & 0x2000
     assert bench.reg("dr7") & 0x2000 == 0
 
 
 def test_dr4_needs_cr4_de_clear() -> None:
-    refused(
+    assert_refused(
         Bench("4-level", "movl $0x28, %eax\nmov %rax, %cr4\nbad: .byte 0x0f, 0x23, 0xe0\nhlt\n"), "no DR4", vector=6
     )
 
 
 def test_the_upper_half_of_dr7_is_reserved() -> None:
-    refused(Bench("4-level", "bts $40, %rax\nbad: mov %rax, %dr7\nhlt\n"), "upper half of DR7")
+    assert_refused(Bench("4-level", "bts $40, %rax\nbad: mov %rax, %dr7\nhlt\n"), "upper half of DR7")
 
 
 def test_an_execution_breakpoint_faults_before_its_instruction() -> None:
@@ -363,7 +363,7 @@ def test_an_iretq_that_is_not_canonical_faults_where_it_stands() -> None:
     text = (
         "pushq $0x18\npushq $0x8000\npushq $2\npushq $0x10\nmovabs $0x4000000000000000, %rax\npushq %rax\nbad: iretq\n"
     )
-    refused(Bench("4-level", text), "IRETQ to 0x4000000000000000")
+    assert_refused(Bench("4-level", text), "IRETQ to 0x4000000000000000")
 
 
 def test_a_far_return_is_reported_at_its_target() -> None:
@@ -427,7 +427,7 @@ def test_syscall_is_not_modelled_and_says_so() -> None:
 
 
 def test_syscall_without_sce_is_undefined() -> None:
-    refused(Bench("4-level", "bad: syscall\n"), "EFER.SCE=0", vector=6)
+    assert_refused(Bench("4-level", "bad: syscall\n"), "EFER.SCE=0", vector=6)
 
 
 def test_the_trap_flag_traps_behind_instructions_that_the_host_does() -> None:

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import lz4.block
 import pytest
@@ -339,6 +340,12 @@ def test_flips_in_an_elf(tmp_path: Path) -> None:
         assert damaged(tmp_path, bytes(data)) in (True, False)
 
 
+class Packer(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
 def bomb(name: str) -> bytes:
     """Zeros, more than are taken, in few bytes."""
     size, zeros = 160, bytes(1 << 20)
@@ -346,12 +353,13 @@ def bomb(name: str) -> bytes:
         return lz4_legacy(bytes(8 << 20), size // 8)
     if name == "bzip2":
         return bz2.compress(zeros * size)
-    packer = {
+    packers: dict[str, Callable[[], Packer]] = {
         "zstd": lambda: zstandard.ZstdCompressor(level=1).compressobj(),
         "gzip": lambda: zlib.compressobj(1, zlib.DEFLATED, 31),
         "xz": lambda: lzma.LZMACompressor(lzma.FORMAT_XZ, preset=0),
         "lzma": lambda: lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=0),
-    }[name]()
+    }
+    packer = packers[name]()
     return b"".join([packer.compress(zeros) for _ in range(size)]) + packer.flush()
 
 
