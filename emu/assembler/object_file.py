@@ -158,9 +158,7 @@ def _family_order(one: tuple[int, Section]) -> int:
     return _rank(one[1].name)
 
 
-def _value(
-    elf: ELFFile, symbol: Symbol, placed: dict[int, _Placed], where: str, externals: Mapping[str, int]
-) -> int:
+def _value(elf: ELFFile, symbol: Symbol, placed: dict[int, _Placed], where: str, externals: Mapping[str, int]) -> int:
     """The address of ``symbol`` in the flat image."""
     home, name = symbol["st_shndx"], symbol.name
     if home == "SHN_UNDEF":
