@@ -209,7 +209,8 @@ def _address(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(prog="kjump", description="A bench for the code of kexec jumps.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser_class: type[argparse.ArgumentParser] = _Parser
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=parser_class)
 
     run = commands.add_parser("run", help="run a journey and check everything about it")
     _scene_options(run)
