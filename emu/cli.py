@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,6 +33,7 @@ from emu.journey.scene import (
     parse_arch,
 )
 from emu.kexec.arch import Arch
+from emu.machine.engine import Engine
 from emu.oracle.command import add_oracle_command
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
@@ -250,8 +252,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _on_interrupt(_signal: int, _frame: object) -> None:
+    if not Engine.interrupt():
+        raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the answer is the exit status."""
+    signal.signal(signal.SIGINT, _on_interrupt)
     try:
         args = parser().parse_args(argv)
         status: int = args.action(args)

@@ -11,8 +11,7 @@ never counted afterwards.  The private ``emu_counter`` then holds the exact posi
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
@@ -96,6 +95,7 @@ class Engine(CpuState):
     Raises EngineError when the installed engine is not the one whose private state is known.
     """
 
+    _at_work: Engine | None = None  # the engine that is inside its C code now
     _path: tuple[int, int] | None = None  # how the state was found: offset of a pointer in uc_struct, offset behind it
 
     def __init__(self) -> None:
@@ -411,10 +411,12 @@ class Engine(CpuState):
         self._skipped, self._again, self._last = 0, -1, (-1, -1)
         cr2 = self.cr(2)
         self.running = True
+        Engine._at_work = self
         status = _LIB.uc_emu_start(
             self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(count)
         )
         self.running = False
+        Engine._at_work = None
         # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and
         # by a page fault only, and neither happens in here: both are done by those who call.
         self.set_cr(2, cr2)
@@ -435,6 +437,19 @@ class Engine(CpuState):
     def _taken(self) -> EngineStop | None:
         pending, self._pending = self._pending, None
         return pending
+
+    @staticmethod
+    def interrupt() -> bool:
+        """For a signal handler: the engine that runs now, if one does, stops and raises KeyboardInterrupt.
+
+        An exception raised in the handler itself could arise between the engine and a callback, where it is lost.
+        """
+        engine = Engine._at_work
+        if engine is None:
+            return False
+        engine._failure = KeyboardInterrupt()  # noqa: SLF001 - of this class
+        engine._uc.emu_stop()  # noqa: SLF001
+        return True
 
     def ticks_in_run(self) -> int:
         """Inside a callback before an instruction: what retired since :meth:`run` began."""
@@ -519,36 +534,14 @@ class Engine(CpuState):
 
     # ---- with nothing of ours in the way (benchmarks) ------------------------------------------------------------
 
-    def run_bare(self, until: int) -> float:
-        """Seconds that the engine alone needs from here to linear ``until``: no intercept, no count, no event."""
+    def run_bare(self, until: int) -> None:
+        """Run to linear ``until`` without a count, an intercept or an event; EngineError if it ends elsewhere."""
         for address in list(self._intercepts):
             self.remove_intercept(address)
-        self.flush_code()
-        self._uc.ctl_exits_enabled(False)
+        self._uc.ctl_exits_enabled(enable=False)
         self.on_new_code = lambda _linear, _size: False
-        start = time.perf_counter()
         status = _LIB.uc_emu_start(
             self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(until), ctypes.c_uint64(0), ctypes.c_size_t(0)
         )
-        seconds = time.perf_counter() - start
         if status or self.rip != until:
             raise EngineError(f"the bare run stopped at {self.rip:#x} with status {status}")
-        return seconds
-
-    def bare_trip(self, until: int, pages: Sequence[tuple[memoryview, bytes]]) -> Callable[[], None]:
-        """A function that puts ``pages`` and the processor back and runs the engine alone to ``until``."""
-        context = self._uc.context_save()
-        self.run_bare(until)
-
-        def trip() -> None:
-            for view, content in pages:
-                view[:] = content
-            self._uc.context_restore(context)
-            self.flush_tlb()
-            _LIB.uc_emu_start(
-                self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(until), ctypes.c_uint64(0), ctypes.c_size_t(0)
-            )
-            if self.rip != until:
-                raise EngineError(f"the bare round trip stopped at {self.rip:#x}")
-
-        return trip

@@ -69,7 +69,7 @@ class Walker:
 
 @pytest.fixture(scope="module", params=list(Arch))
 def recorded(request: pytest.FixtureRequest) -> Walker:
-    session = Session(small_scene(request.param))
+    session = Session(small_scene(request.param, ram="24M"))  # no hole in RAM: the addresses below are the allocator's
     repl = Repl(session, stdin=io.StringIO(), stdout=io.StringIO())
     return Walker(repl, request.param, WORDS[request.param])
 
