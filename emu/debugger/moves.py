@@ -9,7 +9,7 @@ from emu.debugger.address import Address, Evaluator
 from emu.debugger.recording import Mark, Recording
 from emu.debugger.stops import Hit, StopTable
 from emu.debugger.timeline import EndOfRun, StartOfRun, Timeline
-from emu.debugger.watch import Watcher
+from emu.debugger.watch import MAGIC, Watcher
 from emu.errors import DebuggerError
 from emu.journey.scene import Scene
 from emu.machine import events as ev
@@ -277,8 +277,8 @@ class Moves:
 
     def _counts(self, hit: Hit) -> bool:
         """Does this hit stop the run?  Conditions, ignore counts and hit counts are settled here."""
-        if hit.number == 0:
-            return False
+        if hit.number in (0, MAGIC):
+            return hit.number == MAGIC
         stop = self.stops.stops.get(hit.number)
         if stop is None or (stop.condition and not self.evaluator.number(stop.condition)):
             return False

@@ -15,6 +15,7 @@ from emu.debugger.stops import Stop, describe_event, matches
 from emu.errors import DebuggerError, KjumpError, LoadError
 from emu.journey.loader import Loader, refused
 from emu.journey.scene import Scene
+from emu.kexec.entry_list import walk
 from emu.kexec.layout import HostRequest
 from emu.machine.events import Position
 from emu.machine.history import Instant
@@ -185,10 +186,23 @@ class Session(Moves):
         return self.stops.add(lambda number: Stop(number, kind, first, places=places, size=size, text=f"{text} {size}"))
 
     def add_catch(self, event: str, detail: str = "") -> Stop:
-        """Stop at events of a kind; see EVENT_KINDS."""
+        """Stop at events of a kind; see EVENT_KINDS.  ``entry`` N: when entry N of the list is read (1 is the head)."""
+        if event == "entry":
+            return self._catch_entry(self.evaluator.number(detail))
         return self.stops.add(
             lambda number: Stop(number, "catch", text=f"{event} {detail}".strip(), event=event, detail=detail)
         )
+
+    def _catch_entry(self, wanted: int) -> Stop:
+        loaded = self.journey.loaded
+        if loaded is None:
+            raise DebuggerError("no list is loaded")
+        image, ram = loaded.image, self.machine.ram
+        steps = list(walk(lambda at: ram.read_int(at, image.word), image.head, image.word))
+        at = steps[wanted - 1].at if 2 <= wanted <= len(steps) else None
+        if at is None:
+            raise DebuggerError(f"the list has no entry {wanted} in memory", hint=f"2 to {len(steps)}; kimage shows it")
+        return self.add_watch(f"p:{at:#x}", image.word, "rwatch")
 
 
 @dataclass(slots=True)

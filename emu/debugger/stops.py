@@ -21,6 +21,8 @@ EVENT_KINDS: dict[str, tuple[type[ev.Event], ...]] = {
     "bus": (ev.BusError,),
     "console": (ev.ConsoleLine,),
     "transition": (ev.TransitionMark,),
+    "magic": (ev.MagicBreakpoint,),
+    "entry": (),  # a read of entry N of the list: Session.add_catch makes it a read watchpoint
 }
 """Words of ``catch`` and the events behind them."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emu.debugger.moves import Moves
     from emu.debugger.session import ChangeRecord, WriteRecord
 
+MAGIC = -1
+"""Number of the hit that a guest's ``xchg %bx, %bx`` makes, which no stop asked for."""
 HitSink = Callable[[Instant], None]
 
 
@@ -123,6 +125,10 @@ class Watcher:
                     hits.append(Hit(one.number, at, f"catchpoint {one.number}: {describe_event(event)}"))
                     if stop:
                         session.machine.stop(ev.StopRequested())
+            if isinstance(event, ev.MagicBreakpoint):
+                hits.append(Hit(MAGIC, Instant(event.tick, session.machine.deliveries), "xchg %bx, %bx"))
+                if stop:
+                    session.machine.stop(ev.StopRequested())
 
         return heard
 
@@ -172,6 +178,8 @@ class Watcher:
         return install
 
     def _holds(self, hit: Hit) -> bool:
+        if hit.number == MAGIC:
+            return True
         stop = self._session.stops.stops.get(hit.number)
         if stop is None:
             return False

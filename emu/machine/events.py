@@ -112,6 +112,11 @@ class ConsoleLine(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MagicBreakpoint(Event):
+    """``xchg %bx, %bx`` was executed: a guest asks whoever watches to stop here (a habit from Bochs)."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransitionMark(Event):
     """A transition of a journey began or ended."""
 

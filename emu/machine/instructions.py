@@ -63,6 +63,7 @@ class Instructions:
             Kind.LIDT: self._load_table,
             Kind.SYSCALL: self._syscall,
             Kind.INVLPG: self._invlpg,
+            Kind.MAGIC: self._magic,
             Kind.DR_WRITE: self._dr_write,
             Kind.DR_READ: self._dr_read,
         }
@@ -321,6 +322,10 @@ class Instructions:
         old: int = getattr(machine.cpu, name).base
         if self._native(insn):
             self._changed(name, old, getattr(machine.cpu, name).base)
+
+    def _magic(self, insn: Sensitive) -> None:
+        self._machine.emit(ev.MagicBreakpoint(*self._machine.here()))
+        self._native(insn)
 
     def _invlpg(self, insn: Sensitive) -> None:
         if self._native(insn):

@@ -131,6 +131,16 @@ def test_catch_stops_at_a_mode_change_an_exception_and_a_port(session: Session) 
     assert session.resume().why.startswith("catchpoint")
 
 
+def test_catch_entry_stops_where_the_walk_reads_it(session: Session) -> None:
+    session.goto_transition("suspend")
+    stop = session.add_catch("entry", "5")
+    stopped = session.resume()
+    assert [hit.number for hit in stopped.hits] == [stop.number]
+    assert session.symbols.place(session.pc).symbol.startswith(("next_entry", "have_entry"))
+    with pytest.raises(DebuggerError, match="no entry"):
+        session.add_catch("entry", "100000")
+
+
 def test_a_change_begins_a_branch_and_undo_comes_back(session: Session) -> None:
     session.goto_transition("suspend")
     before, end = state(session), session.timeline.end
@@ -221,3 +231,12 @@ def test_gdb_opens_the_core_at_the_stub(session_of: Callable[[Arch], Session], t
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"{session.pc:#x}" in out
     assert "push" in out
+
+
+def test_a_magic_breakpoint_stops_without_being_asked(session: Session) -> None:
+    session.goto_transition("suspend")
+    pc = session.pc
+    session.write_memory(Address(pc), b"\x66\x87\xdb")
+    stopped = session.resume()
+    assert stopped.why == "xchg %bx, %bx"
+    assert session.pc == pc + 3
