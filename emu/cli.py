@@ -95,13 +95,11 @@ def _progress(text: str) -> AbstractContextManager[Status | None]:
 
 
 def _run_one(scene: Scene, until: str | None) -> tuple[RunResult, Journey]:
+    journey = Journey(scene)
     with _progress(f"{scene.arch}: booting A") as status:
-
-        def observe(name: str, journey: Journey) -> None:
-            if status is not None:
-                status.update(f"{journey.scene.arch}: {name}")
-
-        journey = Journey(scene, observe)
+        if status is not None:
+            # Not by an observer: one may interfere, so a run with one is not run again for evidence.
+            journey.before_run = lambda: status.update(f"{scene.arch}: {journey.transition.name}")
         return journey.run(until), journey
 
 

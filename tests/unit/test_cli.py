@@ -74,6 +74,8 @@ def test_a_finding_is_exit_status_1_and_names_a_command(tmp_path: Path, capsys: 
     assert status == 1
     assert "FINDING 1" in out
     assert f"kjump run --arch x86_64 --stub {stub}" in out
+    assert "departs from the built-in stub" in " ".join(out.split())
+    assert "`incq %rbx` is not in the built-in stub" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
