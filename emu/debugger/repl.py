@@ -179,22 +179,22 @@ class Repl(Cmd):
     def _listening(self) -> Iterator[None]:
         """Between two calls of the engine, see whether Ctrl-C was pressed."""
         machine = self.session.machine
-        before = machine.pause_at, machine.on_pause
+        before = machine.loop.pause_at, machine.loop.on_pause
 
         def pause() -> None:
             if self._interrupted:
                 self._interrupted = False
                 raise _Interrupted
-            if machine.pause_at:  # not ours: a branch of history takes its checkpoints here
+            if machine.loop.pause_at:  # not ours: a branch of history takes its checkpoints here
                 before[1]()
 
-        machine.pause_at, machine.on_pause = 0, pause
+        machine.loop.pause_at, machine.loop.on_pause = 0, pause
         self._running, self._interrupted = True, False
         try:
             yield
         finally:
             self._running = self._interrupted = False
-            machine.pause_at, machine.on_pause = before
+            machine.loop.pause_at, machine.loop.on_pause = before
 
     def sigint_handler(self, signum: int, frame: FrameType | None) -> None:
         """Ctrl-C: a run stops where it is, anything else is broken off.  The prompt comes back in either case."""

@@ -83,7 +83,7 @@ class Session(Moves):
             self.timeline.goto(here)
             raise
         history.mark(barrier=True)
-        self.machine.pause_at = None
+        self.machine.loop.pause_at = None
         history.end = self.timeline.now
         return self._stopped(what)
 

@@ -131,7 +131,7 @@ class Timeline:
             outcome = machine.run(max(room, 0), instructions=left, until_delivery=until_delivery)
             if barrier is not None and machine.count.ticks >= barrier[1].tick:
                 self.history.restore(barrier[0])
-                if isinstance(outcome, ev.StepLimit | ev.HostCall) and machine.breaks_at(machine.cpu.pc):
+                if isinstance(outcome, ev.StepLimit | ev.HostCall) and machine.breaks.at(machine.cpu.pc):
                     return ev.Breakpoint(machine.cpu.pc)  # the next run would take it for where it was resumed
                 if isinstance(outcome, ev.HostCall):
                     continue
@@ -141,7 +141,7 @@ class Timeline:
     def _onward(self, limit: int | None, last: int | None, *, until_delivery: bool) -> ev.Outcome:
         """Beyond what is recorded, in a branch: run on, and record."""
         machine, history = self.machine, self.history
-        machine.pause_at = machine.count.ticks + history.every
+        machine.loop.pause_at = machine.count.ticks + history.every
         try:
             while True:
                 room = None if limit is None else limit - machine.count.ticks
@@ -159,7 +159,7 @@ class Timeline:
                     return EndOfRun(outcome)
                 return outcome
         finally:
-            machine.pause_at = None
+            machine.loop.pause_at = None
 
     def step(self) -> ev.Outcome | None:
         """One instruction forward, or into one handler; None, or what ended the recording."""
@@ -223,7 +223,7 @@ class Timeline:
 
     def _quiet_run(self, bound: Instant) -> None:
         pc = self.machine.cpu.pc
-        if self.on_outcome is not None and not self.position.k and self.machine.breaks_at(pc):
+        if self.on_outcome is not None and not self.position.k and self.machine.breaks.at(pc):
             self.on_outcome(ev.Breakpoint(pc))  # a run does not stop where it begins
         while self.now < bound and self.machine.count.ticks < bound.tick:
             before = self.now

@@ -64,7 +64,7 @@ def take(journey: Journey, progress: Progress) -> Checkpoint:
         machine=machine.snapshot(),
         events=tuple(machine.events),
         serial=(hazards.serial, hazards.serial_pc, hazards.serial_position),
-        last_string=machine.last_string,
+        last_string=machine.loop.last_string,
         progress=replace(progress),
         findings=tuple(journey.findings),
         transitions=_copies(result.transitions),
@@ -80,7 +80,7 @@ def put_back(journey: Journey, point: Checkpoint) -> RunResult:
     machine.events[:] = point.events
     hazards = machine.hazards
     hazards.serial, hazards.serial_pc, hazards.serial_position = point.serial
-    machine.last_string = point.last_string
+    machine.loop.last_string = point.last_string
     journey.findings = list(point.findings)
     return RunResult(
         journey.scene,

@@ -89,7 +89,7 @@ def peer_entry(journey: Journey, move: Movement) -> Outcome:
         if slot != loaded.start:
             wrong.append(f"word above the return address is {slot:#x}, not the entry {loaded.start:#x} (like B-01)")
     findings = [finding_here(journey, name, "the stub's convention at the peer's entry", line) for line in wrong]
-    stored = machine.last_string
+    stored = machine.loop.last_string
     if stored is not None and move.tick <= stored[0] and machine.hazards.serial <= stored[0]:
         last = journey.symbols.place(machine.hazards.serial_pc)
         findings.append(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from emu.assembler.lengths import lengths, memory_operands
 from emu.machine import events as ev
 from emu.machine.cpu import Cpu
-from emu.machine.engine import EngineStop, StopKind
+from emu.machine.stops import EngineStop, StopKind
 from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.bits import U64, Dr6
 from emu.x86.delivery import Delivered, Event, EventKind, NotModelled, deliver

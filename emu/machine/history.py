@@ -88,18 +88,18 @@ class History:
 
     def start(self) -> None:
         """Begin here: the first checkpoint, and one every so many ticks from now on."""
-        self.machine.on_pause = self._pause
+        self.machine.loop.on_pause = self._pause
         self.live = True
         self.mark(barrier=True)
 
     def stop(self, outcome: ev.Outcome | None) -> None:
         """The run is over: its last instant is this one."""
-        self.machine.pause_at = None
+        self.machine.loop.pause_at = None
         self.end = self.now()
         self.outcome = outcome
         self.events = list(self.machine.events)
         self.mark(barrier=False)
-        self.machine.pause_at = None
+        self.machine.loop.pause_at = None
         self.live = False
 
     def cut(self) -> Tail:
@@ -129,7 +129,7 @@ class History:
             self._versions.setdefault(pfn, []).extend(versions)
         self._bytes = sum(len(content) for versions in self._versions.values() for _, content in versions)
         self.end, self.outcome, self.events, self.live = tail.end, tail.outcome, tail.events, False
-        self.machine.pause_at = None
+        self.machine.loop.pause_at = None
 
     def _truncate(self, index: int) -> None:
         del self.checkpoints[index + 1 :]
@@ -157,7 +157,7 @@ class History:
             Checkpoint(self.now(), machine.count.instructions, machine.snapshot(), barrier, machine.policy.state)
         )
         self._based_on = index
-        machine.pause_at = machine.count.ticks + self.every
+        machine.loop.pause_at = machine.count.ticks + self.every
         if self._bytes > MOST_BYTES:
             self._thin()
 

@@ -96,7 +96,7 @@ class Instructions:
         return True
 
     def _native(self, _insn: Sensitive) -> bool:
-        return self._machine.step_over() is None
+        return self._machine.loop.step_over() is None
 
     def _retire(self, insn: Sensitive) -> None:
         """The instruction was done here: RIP moves on and time passes."""
@@ -303,7 +303,7 @@ class Instructions:
             self._refused(Refusal(Vector.GP, 0, f"HLT at CPL {machine.cpu.cpl} (SDM 2A HLT)"))
             return
         self._retire(insn)
-        machine.halt()
+        machine.loop.halt()
 
     def _iret(self, insn: Sensitive) -> None:
         machine = self._machine

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from emu.errors import EngineError
-from emu.machine import cpustate
-from emu.machine import engine as engine_module
+from emu.machine import binding, cpustate
 from emu.machine.cpustate import CS, RAX, RCX, RDI, SS
-from emu.machine.engine import Engine, StopKind
+from emu.machine.engine import Engine
+from emu.machine.stops import StopKind
 from emu.x86.segments import SegmentCache, TableRegister
 
 AT = 0x1000
@@ -184,7 +184,7 @@ def test_an_engine_whose_private_state_is_elsewhere_is_refused(monkeypatch: pyte
 
 
 def test_a_counter_that_is_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_COUNTER_IN_UC", 0x550)
+    monkeypatch.setattr(binding, "_COUNTER_IN_UC", 0x550)
     with pytest.raises(EngineError):
         Engine()
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_CODE, UC_HOOK_EDGE_GENERATED, UC_MODE_64, Uc, UcError, x86_const
 
-from emu.machine.engine import Engine, StopKind
+from emu.machine.engine import Engine
+from emu.machine.stops import StopKind
 from tests.machine_bench import CODE, DATA, HOLE, ROM, TABLES, Bench
 
 
@@ -264,7 +265,7 @@ def test_pdptes_are_read_at_each_walk() -> None:
 
 def test_a_store_into_rom_happens_although_the_hook_was_told() -> None:
     bench, engine = bare("4-level", f"movl $1, {ROM}\nnop\n")
-    bench.machine._undo = []
+    bench.machine.loop.undo = []
     engine.run(1)
     assert bench.machine.ram.read_int(ROM, 4) == 1
 

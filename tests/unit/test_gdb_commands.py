@@ -330,7 +330,7 @@ def test_gdb_can_interrupt_a_move(packet: str, n: int) -> None:
     reply = stub.handle(packet.encode())[-1]
     assert reply.startswith(b"T02")
     assert asked == [1]
-    assert session.machine.pause_at is None
+    assert session.machine.loop.pause_at is None
     assert (session.timeline.now > start) == bool(n)
     assert session.timeline.now < session.timeline.end
 
@@ -341,7 +341,7 @@ def test_a_branch_is_recorded_while_gdb_runs_it(talk: Talk) -> None:
     before = len(history.checkpoints)
     assert "replaylog:end;" in talk.last("c")
     assert len(history.checkpoints) > before + 3
-    assert talk.session.machine.pause_at is None
+    assert talk.session.machine.loop.pause_at is None
     assert talk.last("bs").startswith("T05")
     while talk.session.changes:
         talk.session.undo()

@@ -114,7 +114,7 @@ def test_a_gdb_that_goes_during_a_continue_ends_it() -> None:
     with served(session) as port, Client(port) as client:
         client.socket.sendall(frame(b"c"))
     assert session.timeline.now <= session.timeline.end
-    assert session.machine.pause_at is None
+    assert session.machine.loop.pause_at is None
 
 
 def test_hostile_bytes_never_end_the_server() -> None:

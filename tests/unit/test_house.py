@@ -32,7 +32,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 # What may be imported where: the first words of module names, and the only places for them.
 FENCED = {
-    "unicorn": "emu/machine/engine.py",
+    "unicorn": "emu/machine/binding.py",
     "keystone": "emu/assembler/",
     "capstone": "emu/assembler/",
 }
@@ -101,7 +101,8 @@ def code_lines(path: Path) -> int:
 
 
 def project_texts() -> list[Path]:
-    paths = [path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_SUFFIXES]
+    files = (path for path in ROOT.iterdir() if path.is_file() and path.name != ".git")  # a worktree has a .git file
+    paths = [path for path in files if path.suffix in TEXT_SUFFIXES]
     for folder in TEXT_FOLDERS:
         paths += [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix in TEXT_SUFFIXES]
     return sorted(paths)

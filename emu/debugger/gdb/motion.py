@@ -76,12 +76,12 @@ class Motion:
         A search of the past is given up and leaves nothing behind; a run forwards stops where it is.
         """
         session, machine = self._session, self._session.machine
-        pause_before, on_pause_before = machine.pause_at, machine.on_pause
+        pause_before, on_pause_before = machine.loop.pause_at, machine.loop.on_pause
         asked, ending = time.monotonic(), False
 
         def pause() -> None:
             nonlocal asked, ending
-            if machine.pause_at != _ALWAYS:
+            if machine.loop.pause_at != _ALWAYS:
                 on_pause_before()  # a branch is being recorded: this is when its next checkpoint is due
             if not ending and time.monotonic() - asked >= ASK_EVERY:
                 asked = time.monotonic()
@@ -92,11 +92,11 @@ class Motion:
                 session.interrupted = True
                 machine.stop(ev.StopRequested())
 
-        machine.pause_at, machine.on_pause = _ALWAYS, pause
+        machine.loop.pause_at, machine.loop.on_pause = _ALWAYS, pause
         try:
             yield
         finally:
-            machine.pause_at, machine.on_pause = pause_before, on_pause_before
+            machine.loop.pause_at, machine.loop.on_pause = pause_before, on_pause_before
 
 
 def _line(text: str) -> bytes:

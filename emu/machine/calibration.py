@@ -1,0 +1,75 @@
+"""Is the installed engine the one whose private state is known?  Known faults are provoked, each field is compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emu.errors import EngineError
+from emu.machine.stops import StopKind
+
+if TYPE_CHECKING:
+    from emu.machine.engine import Engine
+
+_PAGE = 0x7F000
+_PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00")
+
+Check = tuple[str, object, object]
+"""What was looked at, what was seen, what the truth is."""
+
+
+def calibrate(engine: Engine) -> None:
+    """Provoke a known #DE and INT 0x42 in a scratch mapping; raises EngineError when a private field disagrees."""
+    engine.map_scratch(_PAGE, _PROGRAM)
+    checks = [_new_blocks(engine), *_stops(engine), *_registers(engine)]
+    engine.unmap_scratch(_PAGE)
+    for what, actual, expected in checks:
+        if actual != expected:
+            raise EngineError(
+                f"calibration of {what} gave {actual}, not {expected}",
+                hint="install unicorn==2.1.4 for x86-64 Linux",
+            )
+
+
+def _new_blocks(engine: Engine) -> Check:
+    seen: list[int] = []
+
+    def note(linear: int, _size: int) -> bool:
+        seen.append(linear)
+        return False
+
+    engine.on_new_code = note
+    engine.rip = _PAGE + 10
+    engine.run(2)  # until one block has run to its end, the engine reports no new ones
+    engine.flush_code()
+    seen.clear()
+    engine.rip = _PAGE + 10
+    engine.run(2)
+    engine.on_new_code = lambda _linear, _size: False
+    return "new blocks", seen, [_PAGE + 10, _PAGE + 12]
+
+
+def _stops(engine: Engine) -> list[Check]:
+    engine.rip = _PAGE
+    stop = engine.run(100)
+    divide = ("#DE", (stop.vector, stop.executed, engine.rip, stop.software), (0, 3, _PAGE + 4, False))
+    engine.clear_exception()
+    engine.rip = _PAGE + 6
+    stop = engine.run(100)
+    software = ("INT n", (stop.vector, stop.software, stop.next_rip), (0x42, True, _PAGE + 8))
+    engine.clear_exception()
+    engine.rip = _PAGE
+    stop = engine.run(2)
+    return [divide, software, ("count", (stop.kind, stop.executed, engine.rip), (StopKind.COUNT, 2, _PAGE + 2))]
+
+
+def _registers(engine: Engine) -> list[Check]:
+    engine.write_public("GDTR", (0, 0x1234000, 0x57, 0))
+    engine.write_public("IDTR", (0, 0x5678000, 0x7FF, 0))
+    checks: list[Check] = [
+        ("GDTR", (engine.gdtr.base, engine.gdtr.limit), (0x1234000, 0x57)),
+        ("IDTR", (engine.idtr.base, engine.idtr.limit), (0x5678000, 0x7FF)),
+    ]
+    for flags, backward in ((0x402, True), (2, False)):
+        engine.rflags = flags
+        checks.append(("DF", engine.backward, backward))
+    return checks + [(f"CR{number}", engine.cr(number), engine.read_public(f"CR{number}")) for number in (0, 4)]

@@ -1,0 +1,251 @@
+"""The run loop: the engine from stop to stop, and what has to happen between.
+
+Devices at their deadlines, interrupts and exceptions through the guest's own tables, the instructions whose rules the
+engine leaves out, and the string instructions that the host does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from emu.errors import EngineError
+from emu.machine import events as ev
+from emu.machine.stops import EngineStop, StopKind
+from emu.machine.strings import STORING, StringMover
+from emu.x86.bits import Eflags
+from emu.x86.delivery import EventKind
+from emu.x86.exceptions import Vector
+from emu.x86.sensitive import Kind, Sensitive
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+SLICE = 4_000_000
+"""Most ticks in one engine call: Ctrl-C is answered within a tenth of a second."""
+
+
+class Loop:
+    """Runs one machine.  ``outcome`` is set by whatever ends the present run."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._cpu, self._engine, self._ram, self._code = machine.cpu, machine.engine, machine.ram, machine.code
+        self._board, self._count, self._faults = machine.board, machine.count, machine.faults
+        self._breaks, self._hazards = machine.breaks, machine.hazards
+        self.outcome: ev.Outcome | None = None
+        self._mover = StringMover(machine.cpu, self._may_store)
+        self._resumed_at = (-1, -1)
+        self._run_start = 0
+        self._run_budget = 0
+        self._run_tick_budget = 0
+        self._uncharged = 0
+        self._stop_insn: Sensitive | None = None
+        self.last_string: tuple[int, int] | None = None
+        self.flush_code = False
+        self.undo: list[tuple[int, bytes]] = []
+        self.pause_at: int | None = None
+        self.on_pause: Callable[[], None] = lambda: None
+
+    # ---- running -----------------------------------------------------------------------------------------------
+
+    def run(
+        self, ticks: int | None = None, *, instructions: int | None = None, until_delivery: bool = False
+    ) -> ev.Outcome:
+        """Run until something ends it (see :class:`emu.machine.events.Outcome`).
+
+        At most ``ticks`` of virtual time or ``instructions`` retired; with ``until_delivery`` also no further than the
+        first instruction of the handler of an exception or interrupt.  A limit ends before what is due at it.
+        """
+        limit = self._count.ticks + ticks if ticks is not None else None
+        last = self._count.position(self._cpu.pc).n + instructions if instructions is not None else None
+        delivered = self._machine.deliveries
+        self.outcome = None
+        self._resumed_at = (self._cpu.pc, self._count.ticks)
+        while (outcome := self._ended()) is None:
+            now = self._count.ticks
+            if limit is not None and now >= limit:
+                return ev.StepLimit(ticks or 0)
+            left = SLICE if last is None else last - self._count.position(self._cpu.pc).n
+            if left <= 0:
+                return ev.StepLimit(now)
+            one = self._service()
+            if until_delivery and self._machine.deliveries != delivered:
+                return ev.HandlerEntered(self._cpu.pc)
+            if self._ended() is None:
+                self._dispatch(self._engine_run(1 if one else left, tick_budget=1 if one else self._tick_budget(limit)))
+            if until_delivery and self._machine.deliveries != delivered and self._ended() is None:
+                return ev.HandlerEntered(self._cpu.pc)
+        return outcome
+
+    def _ended(self) -> ev.Outcome | None:
+        return self.outcome
+
+    def _tick_budget(self, limit: int | None) -> int:
+        """Ticks until something other than the guest wants attention."""
+        now = self._count.ticks
+        if self.pause_at is not None and now >= self.pause_at:
+            self.on_pause()
+        ends = (limit, self._board.bus.next_deadline(), self.pause_at)
+        return min([SLICE, *(edge - now for edge in ends if edge is not None and edge > now)])
+
+    def step(self) -> ev.Outcome | None:
+        """Retire exactly one instruction (all iterations of a repeated one), or enter one handler; else the outcome."""
+        outcome = self.run(instructions=1, until_delivery=True)
+        return None if isinstance(outcome, ev.StepLimit | ev.HandlerEntered) else outcome
+
+    def halt(self) -> None:
+        """HLT retired: wait, in no time of the host's, for the next event that can wake the processor."""
+        while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
+            if self._board.pic.pending_vector() is not None and self._cpu.rflags & Eflags.IF:
+                return
+            deadline = self._board.bus.next_deadline()
+            if deadline is None or not self._cpu.rflags & Eflags.IF:
+                self.outcome = ev.Halted(self._cpu.pc)
+                return
+            self._count.idle(max(0, deadline - self._count.ticks))
+            self._board.clock.now = self._count.ticks
+            self._board.bus.advance(self._board.clock.now)
+
+    def stop(self, outcome: ev.Outcome) -> None:
+        """End the present run with ``outcome`` at the next boundary; also from inside a callback of the engine."""
+        self.outcome = outcome
+        if self._engine.running:
+            self._engine.end_behind()
+
+    def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
+        if self.flush_code:
+            self._engine.flush_code()
+            self.flush_code = False
+        self._run_tick_budget = budget if tick_budget is None else tick_budget
+        budget = min(budget, self._run_tick_budget)
+        self._run_start, self._run_budget, self._uncharged = self._count.ticks, budget, 0
+        self._engine.clear_exception()
+        stop = self._engine.run(budget, passing=passing)
+        while self.undo:
+            self._ram.write_rom(*self.undo.pop())
+        self._count.pass_time(self._run_start + self._faults.executed(stop) + self._uncharged - self._count.ticks)
+        return stop
+
+    def sync_time(self) -> None:
+        """Inside an engine callback: bring ``count`` up to the instruction at hand."""
+        done = self._run_start + min(self._engine.ticks_in_run(), self._run_budget) + self._uncharged
+        if done > self._count.ticks:
+            self._count.pass_time(done - self._count.ticks)
+
+    def _dispatch(self, stop: EngineStop) -> None:
+        if stop.kind is StopKind.NEW_CODE:
+            self._code.settle()
+        elif self._faults.fetched_ahead(stop):
+            pass
+        elif stop.kind is StopKind.FAULT:
+            self._faults.fault(stop)
+        elif stop.kind is StopKind.INTERCEPT:
+            self._intercepted()
+        elif stop.kind is StopKind.BUS:
+            self._unfetchable(stop)
+
+    def on_intercept(self, address: int) -> bool:
+        """Inside the engine, before the intercepted instruction at linear ``address``: true stops the run there."""
+        done = self._engine.ticks_in_run()
+        if done >= self._run_budget:
+            return True
+        tick = self._run_start + done + self._uncharged
+        self._stop_insn = None
+        if self._breaks.look is not None:
+            self.sync_time()
+            self._breaks.look(address)
+        if (address, tick) != self._resumed_at and self._breaks.at(address):
+            self.outcome = ev.Breakpoint(address)
+            return True
+        insn = self._code.at(address)
+        if insn is None:
+            return False
+        if insn.kind is Kind.STRING:
+            return self._string(insn, address, tick)
+        self._stop_insn = insn
+        return True
+
+    def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
+        self.sync_time()
+        engine_done = self._engine.ticks_in_run()
+        budget = self._run_tick_budget - engine_done - self._uncharged
+        done = 0
+        if not (self._machine.plain_strings or self._hazards.watching or self._machine.watches.reads):
+            while step := self._mover.run(insn, budget - done):
+                done += step
+        # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
+        charge = max(0, self._run_budget - engine_done - (budget - done))
+        self._engine.add_ticks(charge)
+        self._uncharged += done - charge
+        stop = done >= budget
+        if insn.opcode in STORING:
+            self.last_string = (tick + done, address)
+            if self._machine.strict and not stop:
+                self._mover.tell_next(insn, self._hazards.code.stored)
+        self._count.before_iteration(address, tick, done, engine_next=not stop)
+        return stop
+
+    def _intercepted(self) -> None:
+        insn, self._stop_insn = self._stop_insn, None
+        if insn is not None and self.outcome is None:
+            self._machine.instructions.execute(insn)
+            trap, self._faults.waiting = self._faults.waiting, None
+            if trap is not None:
+                self._faults.fault(trap)
+
+    def step_over(self) -> EngineStop | None:
+        """Let the engine run the intercepted instruction at RIP natively; a fault is delivered, and returned."""
+        pc = self._cpu.pc
+        while True:
+            stop = self._engine_run(1, passing=pc)
+            if self._faults.fetched_ahead(stop):
+                continue
+            if stop.trap:
+                self._faults.waiting = stop
+                return None
+            if stop.kind is StopKind.FAULT:
+                self._faults.fault(stop)
+                return stop
+            if stop.kind is StopKind.NEW_CODE:
+                self._code.settle()
+            if stop.executed or stop.kind is StopKind.BUS:
+                return None
+
+    # ---- exceptions and interrupts -----------------------------------------------------------------------------
+
+    def _service(self) -> bool:
+        """Devices and interrupts that are due here.  True: run one tick only, an interrupt waits behind a shadow."""
+        self._board.clock.now = self._count.ticks
+        self._board.bus.advance(self._board.clock.now)
+        if self._machine.nmi_pending and not self._cpu.nmi_blocked:
+            if self._engine.interrupt_shadow:
+                return True
+            self._machine.nmi_pending, self._cpu.nmi_blocked = False, True
+            self._faults.interrupt(Vector.NMI, EventKind.NMI)
+        if self._board.pic.pending_vector() is None or not self._cpu.rflags & Eflags.IF:
+            return False
+        if self._engine.interrupt_shadow:
+            return True
+        self._faults.interrupt(self._board.pic.acknowledge(), EventKind.EXTERNAL)
+        return self._board.pic.pending_vector() is not None and bool(self._cpu.rflags & Eflags.IF)
+
+    def _unfetchable(self, stop: EngineStop) -> None:
+        """The engine cannot fetch from a hole; hardware fetches all-ones there, which is #UD."""
+        pc = self._cpu.pc
+        walked = self._cpu.walk(pc)
+        if walked.physical is None or self._ram.bank_at(walked.physical) is not None:
+            raise EngineError(f"the engine stopped at {pc:#x}: {stop.detail}", where=str(self._count.position(pc)))
+        self._machine.emit(ev.BusError(*self._machine.here(), walked.physical, 1, "fetch from a hole"))
+        self._machine.raise_fault(Vector.UD, None)
+
+    def _may_store(self, physical: int, size: int, linear: int) -> bool:
+        """Whether the host may store this range for a string instruction: not over code, nor against policy."""
+        may = (
+            not self._code.covers(physical, size)
+            and self._machine.policy.allows(physical, size)
+            and self._machine.watches.allows(physical, size)
+        )
+        if may and self._machine.strict:
+            self._hazards.code.stored(physical, size, linear)
+        return may
