@@ -70,11 +70,14 @@ class JumpPageError(KjumpError):
 
 
 class ImageFileError(KjumpError):
-    """Raised when a saved image of A cannot be trusted; ``block`` is the number of the first bad block."""
+    """Raised when a saved image of A cannot be written, or not be trusted.
 
-    def __init__(self, what: str, *, block: int, where: str = "", hint: str = "") -> None:
+    ``block`` is the number of the first bad block, None where no single block is at fault.
+    """
+
+    def __init__(self, what: str, *, block: int | None = None, where: str = "", hint: str = "") -> None:
         self.block = block
-        super().__init__(what, where=where or f"image block {block}", hint=hint)
+        super().__init__(what, where=where or ("image" if block is None else f"image block {block}"), hint=hint)
 
 
 class JourneyError(KjumpError):

@@ -20,6 +20,7 @@ LAYERS = (
     {"x86"},
     {"assembler"},
     {"kexec", "kernelfile"},
+    {"hibernate"},
     {"machine"},
     {"journey"},
     {"report"},
