@@ -35,19 +35,24 @@ class StubForm(StrEnum):
         return self is not StubForm.X86_64_6_14
 
 
+_OF_A_PATTERN: Final = {"..": b".", "[": b"(?:", "]": b")?"}
+
+
 def _pattern(text: str) -> re.Pattern[bytes]:
-    """A pattern from hex bytes, ``..`` being any."""
-    parts = [b"." if one == ".." else re.escape(bytes.fromhex(one)) for one in text.split()]
+    """A pattern from hex bytes; ``..`` is any, and what stands in brackets may be missing."""
+    parts = [_OF_A_PATTERN.get(one) or re.escape(bytes.fromhex(one)) for one in text.split()]
     return re.compile(b"".join(parts), re.DOTALL)
 
 
 # Callee-saved registers and flags are pushed; then the page list leads to the page's linear address, where the
-# stack pointer is saved (classic), or, flags cleared, CR3 is loaded from a word of the page itself (6.14).
+# stack pointer is saved (classic), or, flags cleared (from 6.16 on, IDT and GDT given up too), CR3 is loaded from a
+# word of the page itself (6.14).
 SIGNATURES: Final = {
     StubForm.X86_64: _pattern("53 55 41 54 41 55 41 56 41 57 9c 4c 8b 5e 08 49 89 a3 00 08 00 00"),
     StubForm.I386: _pattern("53 56 57 55 9c 8b 6c 24 1c 8b 7d 04 89 a7 00 08 00 00"),
     StubForm.X86_64_6_14: _pattern(
-        "53 55 41 54 41 55 41 56 41 57 9c 6a 00 9d 0f 20 d8 4c 8b 0d .. .. .. .. 41 0f 22 d9"
+        "53 55 41 54 41 55 41 56 41 57 9c 6a 00 [ 6a 00 0f 01 1c 24 0f 01 14 24 48 83 c4 08 ] 9d "
+        "0f 20 d8 4c 8b 0d .. .. .. .. 41 0f 22 d9"
     ),
 }
 _ENTER_PEER: Final = b"\xff\xd2"  # call *%edx or *%rdx

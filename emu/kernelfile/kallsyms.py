@@ -2,7 +2,8 @@
 
 Source: Linux scripts/kallsyms.c (what is written) and kernel/kallsyms.c (how it is read), from 4.20 on.  In memory,
 each aligned to a word: number of symbols, names, markers (the offset in the names of every 256th), token table, token
-index, and before or after them (since 6.4) the offsets and the base that they are relative to.
+index, and before or after them (since 6.4) the offsets and the base that they are relative to.  Since 7.0 each is
+aligned to 4 bytes, and the offsets, after the token index, are relative to their own places.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ _FARTHEST: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """Offsets in ``data``: ``names`` of the first name, ``before`` of the count, ``after`` behind the token index."""
+    """Offsets in ``data``: ``names`` of the first name, ``before`` of the count, ``after`` behind the token index.
+
+    ``word`` is the kernel's, ``step`` what the tables are aligned to.
+    """
 
     data: bytes
     word: int
+    step: int
     count: int
     names: int
     before: int
@@ -57,8 +62,7 @@ def _read(kernel: Vmlinux) -> dict[str, int]:
             continue
         names = list(_names(tables))
         inside = _inside(kernel)
-        for offsets, base in _places(tables):
-            addresses = _addresses(tables, offsets, base)
+        for addresses in _readings(tables, piece.address):
             if addresses and sum(map(inside, addresses)) * 2 > len(addresses):
                 return {name: address for name, address in zip(names, addresses, strict=True) if inside(address)}
     return {}
@@ -78,16 +82,18 @@ def _up(at: int, word: int) -> int:
 
 def _find(piece: Piece, word: int) -> _Tables | None:
     for match in _DIGITS.finditer(piece.data):
-        found = _token_table(piece.data, match.start(), word)
-        if found is not None:
-            start, after, tokens = found
-            tables = _names_before(piece.data, start, after, word, tokens)
-            if tables is not None:
-                return tables
+        for step in dict.fromkeys((word, 4)):
+            found = _token_table(piece.data, match.start(), step)
+            if found is not None:
+                start, after, tokens = found
+                before = _names_before(piece.data, start, step)
+                if before is not None:
+                    count, at = before
+                    return _Tables(piece.data, word, step, count, at + step, at, after, tokens)
     return None
 
 
-def _token_table(data: bytes, digits: int, word: int) -> tuple[int, int, tuple[bytes, ...]] | None:
+def _token_table(data: bytes, digits: int, step: int) -> tuple[int, int, tuple[bytes, ...]] | None:
     """The token table around the token for "0" at ``digits``: its start, the end of its index, the tokens."""
     at = digits
     for _ in range(TOKENS - ord("0")):
@@ -95,7 +101,7 @@ def _token_table(data: bytes, digits: int, word: int) -> tuple[int, int, tuple[b
         if end < 0:
             return None
         at = end + 1
-    index_at = _up(at, word)
+    index_at = _up(at, step)
     if index_at + 2 * TOKENS > len(data):
         return None
     index = struct.unpack_from(f"<{TOKENS}H", data, index_at)
@@ -106,20 +112,20 @@ def _token_table(data: bytes, digits: int, word: int) -> tuple[int, int, tuple[b
     return start, index_at + 2 * TOKENS, tokens
 
 
-def _names_before(data: bytes, start: int, after: int, word: int, tokens: tuple[bytes, ...]) -> _Tables | None:
-    """Find the count before the token table at ``start`` from which names and markers lead right up to that table."""
-    first = max(start - _FARTHEST, 0) // word * word
-    words = struct.unpack_from(f"<{(start - first) // 4}I", data, first)[:: word // 4]
+def _names_before(data: bytes, start: int, step: int) -> tuple[int, int] | None:
+    """The count before the token table at ``start`` from which names and markers lead right up to it, and its place."""
+    first = max(start - _FARTHEST, 0) // step * step
+    words = struct.unpack_from(f"<{(start - first) // 4}I", data, first)[:: step // 4]
     for number in range(len(words) - 1, -1, -1):
         if not MARKED < words[number] <= _MOST_SYMBOLS:
             continue
-        at = first + number * word
-        if _leads_to(data, at + word, words[number], start, word):
-            return _Tables(data, word, words[number], at + word, at, after, tokens)
+        at = first + number * step
+        if _leads_to(data, at + step, words[number], start, step):
+            return words[number], at
     return None
 
 
-def _leads_to(data: bytes, names: int, count: int, start: int, word: int) -> bool:
+def _leads_to(data: bytes, names: int, count: int, start: int, step: int) -> bool:
     """Whether ``count`` names are followed by their markers, and those by ``start``.
 
     Some kernels around 6.2, and stable 6.1, keep the order of the sorted names between the two: 3 bytes a symbol.
@@ -132,8 +138,8 @@ def _leads_to(data: bytes, names: int, count: int, start: int, word: int) -> boo
             return False
     size = 4 * -(-count // MARKED)
     needle = struct.pack("<II", 0, at - names)
-    for end in (start, start - _up(3 * count, word)):
-        markers = (end - size) // word * word
+    for end in (start, start - _up(3 * count, step)):
+        markers = (end - size) // step * step
         if names < markers and data[markers : markers + 8] == needle:
             return True
     return False
@@ -154,17 +160,22 @@ def _names(tables: _Tables) -> Iterator[str]:
         yield b"".join([tables.tokens[one] for one in tables.data[begin:at]])[1:].decode("ascii", "replace")
 
 
-def _places(tables: _Tables) -> Iterator[tuple[int, int]]:
-    """Where the offsets and the base may be: behind the token index, or before the count."""
-    word = tables.word
+def _readings(tables: _Tables, address: int) -> Iterator[list[int]]:
+    """The addresses as each layout would have them; the section is at linear ``address``."""
+    word, step = tables.word, tables.step
     size = _up(4 * tables.count, word)
-    behind = _up(tables.after, word)
-    yield behind, behind + size
-    base = tables.before - word
-    yield base - size, base
+    behind = _up(tables.after, step)
+    if step == word:
+        yield _relative_to_base(tables, behind, behind + size)
+        base = tables.before - word
+        yield _relative_to_base(tables, base - size, base)
+    if step == 4 and behind + 4 * tables.count <= len(tables.data):
+        offsets = struct.unpack_from(f"<{tables.count}i", tables.data, behind)
+        mask = (1 << 8 * word) - 1
+        yield [address + behind + 4 * number + offset & mask for number, offset in enumerate(offsets)]
 
 
-def _addresses(tables: _Tables, offsets: int, base: int) -> list[int]:
+def _relative_to_base(tables: _Tables, offsets: int, base: int) -> list[int]:
     """The addresses; a negative offset counts back from the base where per-CPU symbols have absolute ones."""
     data, word = tables.data, tables.word
     if offsets < 0 or base + word > len(data):

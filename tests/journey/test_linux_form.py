@@ -72,6 +72,14 @@ def test_there_and_back(assemble: Callable[..., Path], arch: str) -> None:
     assert kernel["form"] == "6.14 x86_64"
 
 
+def test_one_that_gives_up_idt_and_gdt_first(assemble: Callable[..., Path]) -> None:
+    given_up = "\tpushq\t$0\n\tpushq\t$0\n\tlidt\t(%rsp)\n\tlgdt\t(%rsp)\n\tadd\t$8, %rsp\n\tpopfq\n"
+    path = assemble(("\tpushq\t$0\n\tpopfq\n", given_up))
+    assert find_stub(path).form is StubForm.X86_64_6_14
+    _, result = run(path)
+    assert result.findings == []
+
+
 @pytest.mark.parametrize("options", [{"callee": "ret"}, {"own_gdt": True}], ids=["ret", "own GDT"])
 def test_what_classic_stubs_cannot_take(assemble: Callable[..., Path], options: dict[str, object]) -> None:
     _, result = run(assemble(), **options)

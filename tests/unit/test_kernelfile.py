@@ -223,11 +223,14 @@ def test_an_object_finds_its_data_by_its_words() -> None:
 # ---- kallsyms --------------------------------------------------------------------------------------------------
 
 
-def kallsyms(symbols: list[tuple[str, int]], *, order: bool = False, behind: bool = True) -> bytes:
-    """The tables for ``symbols`` with their types, uncompressed: every token stands for itself."""
+def kallsyms(symbols: list[tuple[str, int]], *, order: bool = False, behind: bool = True, step: int = 8) -> bytes:
+    """The tables for ``symbols`` with their types, uncompressed: every token stands for itself.
+
+    ``step`` 4: as since 7.0, aligned to 4, the offsets relative to their own places; the whole is taken to be at RODATA.
+    """
 
     def aligned(data: bytes) -> bytes:
-        return data + bytes(-len(data) % 8)
+        return data + bytes(-len(data) % step)
 
     tokens = [bytes((code,)) if 32 < code < 127 else b"ab" for code in range(256)]
     index, table = [], b""
@@ -242,19 +245,24 @@ def kallsyms(symbols: list[tuple[str, int]], *, order: bool = False, behind: boo
         names += size + name.encode()
     places = aligned(b"".join(little(address - TEXT) for _, address in symbols)) + little(TEXT, 8)
     sorted_names = aligned(bytes(3 * len(symbols))) if order else b""
-    return (
-        b"\x11" * 64 + (b"" if behind else places) + little(len(symbols), 8) + aligned(names)
-        + aligned(b"".join(map(little, markers))) + sorted_names
-        + aligned(table) + struct.pack("<256H", *index) + (places if behind else b"") + b"\x22" * 64
+    before = (
+        b"\x11" * (64 if step == 8 else 60) + (b"" if behind else places) + little(len(symbols), step) + aligned(names)
+        + aligned(b"".join(map(little, markers))) + sorted_names + aligned(table) + struct.pack("<256H", *index)
     )  # fmt: skip
+    if step == 4:
+        here = RODATA + len(before)
+        places = b"".join(little(address - here - 4 * number) for number, (_, address) in enumerate(symbols))
+    return before + (places if behind else b"") + b"\x22" * 64
 
 
-@pytest.mark.parametrize("order", [False, True])
-@pytest.mark.parametrize("behind", [False, True])
-def test_kallsyms(order: bool, behind: bool) -> None:
+@pytest.mark.parametrize(
+    ("order", "behind", "step"),
+    [(False, False, 8), (False, True, 8), (True, False, 8), (True, True, 8), (False, True, 4)],
+)
+def test_kallsyms(order: bool, behind: bool, step: int) -> None:
     symbols = [(f"tsymbol_{number}" + "x" * (130 if number == 300 else 0), TEXT + 16 * number) for number in range(700)]
     symbols[5] = ("Trelocate_kernel", TEXT + 16 * 5)
-    rodata = Piece(".rodata", RODATA, kallsyms(symbols, order=order, behind=behind))
+    rodata = Piece(".rodata", RODATA, kallsyms(symbols, order=order, behind=behind, step=step))
     read = read_kallsyms(Vmlinux(64, (Piece(".text", TEXT, bytes(0x8000)), rodata), ""))
     assert len(read) == 700
     assert read["relocate_kernel"] == TEXT + 80
