@@ -15,6 +15,7 @@ import lz4.block
 import zstandard
 
 from emu.errors import ImageError
+from emu.kernelfile.xz_index import unpacked_size
 from emu.units import MIB, show_size
 
 MOST: Final = 128 * MIB
@@ -56,6 +57,8 @@ def _all_of(stream: _Incremental, data: bytes, most: int) -> bytes:
 
 
 def _xz(data: bytes, most: int) -> bytes:
+    if unpacked_size(data) > most:
+        raise _TooLargeError
     return _all_of(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DICTIONARY), data, most)
 
 
@@ -116,6 +119,10 @@ _FAILURES: Final = (
 )  # fmt: skip
 
 
+class _TooLargeError(Exception):
+    """Raised where a stream says so before any of it is unpacked."""
+
+
 class Decompressed(NamedTuple):
     """What was in a payload, and the name of the compression that it was in."""
 
@@ -138,8 +145,10 @@ def decompress(data: bytes, where: str, most: int = MOST) -> Decompressed:
         raise ImageError(f"is packed with {known.name}, which kjump cannot undo", where=where, hint=f"known: {names}")
     try:
         out = known.unpack(data, most)
+    except _TooLargeError:
+        out = None
     except _FAILURES as error:
         raise ImageError(f"is damaged or truncated: {known.name}: {error}", where=where) from error
-    if len(out) > most:
+    if out is None or len(out) > most:
         raise ImageError(f"unpacks to more than {show_size(most)}, which is no kernel", where=where)
     return Decompressed(known.name, out)

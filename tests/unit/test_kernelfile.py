@@ -26,6 +26,7 @@ from emu.kernelfile.decompress import FORMATS, decompress
 from emu.kernelfile.forms import follow, gdt_restored_from, has_slot
 from emu.kernelfile.kallsyms import read_kallsyms
 from emu.kernelfile.vmlinux import Piece, Vmlinux
+from emu.kernelfile.xz_index import unpacked_size
 
 BANNER = b"Linux version 6.9.0-made-up (nobody@nowhere) #1 SMP\0"
 TEXT, RODATA, STUB_AT = 0xFFFFFFFF81000000, 0xFFFFFFFF82000000, 0x1000
@@ -226,7 +227,7 @@ def test_an_object_finds_its_data_by_its_words() -> None:
 def kallsyms(symbols: list[tuple[str, int]], *, order: bool = False, behind: bool = True, step: int = 8) -> bytes:
     """The tables for ``symbols`` with their types, uncompressed: every token stands for itself.
 
-    ``step`` 4: as since 7.0, aligned to 4, the offsets relative to their own places; the whole is taken to be at RODATA.
+    ``step`` 4: as since 7.0, aligned to 4, the offsets relative to their own places; all of it is at RODATA.
     """
 
     def aligned(data: bytes) -> bytes:
@@ -346,6 +347,24 @@ def test_flips_in_an_elf(tmp_path: Path) -> None:
         data = bytearray(whole)
         data[rng.choice((rng.randrange(64), rng.randrange(len(data) - 300, len(data))))] ^= 1 << rng.randrange(8)
         assert damaged(tmp_path, bytes(data)) in (True, False)
+
+
+def test_the_end_of_an_xz_stream_is_read_before_anything_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = little(8 << 20)
+    whole = lzma.compress(bytes(8 << 20), lzma.FORMAT_XZ)
+    assert unpacked_size(whole) == unpacked_size(whole + size) == 8 << 20
+    assert len(decompress(whole + size, "x").data) == 8 << 20
+    monkeypatch.setattr(lzma, "LZMADecompressor", None)
+    with pytest.raises(ImageError, match="unpacks to more than 4 MiB"):
+        decompress(whole, "x", 4 << 20)
+    with pytest.raises(ImageError, match="another number is said"):
+        decompress(whole + little(7 << 20), "x")
+    index_and_footer = 12 + 4 * (int.from_bytes(whole[-8:-4], "little") + 1)
+    for bit in range(8 * index_and_footer):
+        data = bytearray(whole)
+        data[-1 - bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ImageError, match="damaged or truncated: xz"):
+            decompress(bytes(data), "x")
 
 
 class Packer(Protocol):
