@@ -8,11 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from rich.status import Status
 
 from emu.assembler import assemble, load_program
 from emu.assembler.listing import asm_report
@@ -35,6 +33,7 @@ from emu.journey.scene import (
 from emu.kexec.arch import Arch
 from emu.machine.engine import Engine
 from emu.oracle.command import add_oracle_command
+from emu.report.progress import progress
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
 from emu.resources import asm_dir
@@ -87,16 +86,9 @@ def _scenes(args: argparse.Namespace) -> list[Scene]:
     ]
 
 
-def _progress(text: str) -> AbstractContextManager[Status | None]:
-    """A spinner on a terminal, nothing where stderr is not one."""
-    if not sys.stderr.isatty():
-        return nullcontext(None)
-    return Status(text, console=Console(stderr=True), spinner="line")
-
-
 def _run_one(scene: Scene, until: str | None) -> tuple[RunResult, Journey]:
     journey = Journey(scene)
-    with _progress(f"{scene.arch}: booting A") as status:
+    with progress(f"{scene.arch}: booting A") as status:
         if status is not None:
             # Not by an observer: one may interfere, so a run with one is not run again for evidence.
             journey.before_run = lambda: status.update(f"{scene.arch}: {journey.transition.name}")
@@ -171,7 +163,7 @@ def _debug(args: argparse.Namespace) -> int:
     scenes = _scenes(args)
     if len(scenes) > 1:
         raise KjumpError("a session is of one architecture", where="--arch", hint="name it")
-    with _progress(f"{scenes[0].arch}: recording"):
+    with progress(f"{scenes[0].arch}: recording"):
         session = open_session(scenes[0])
     return debug_main(session, options)
 

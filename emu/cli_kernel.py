@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,14 @@ from rich.console import Console
 from emu.errors import EXIT_FINDINGS, KjumpError
 from emu.journey.journey import Journey
 from emu.journey.linux_call import file_sha256
+from emu.journey.list_runs import ListBench, ListRun
+from emu.journey.list_shapes import SHAPES
 from emu.journey.result import RunResult
 from emu.journey.scene import Scene, find_journey, make_scene, parse_arch
 from emu.kernelfile import KernelStub, StubForm, find_stub, kernel_info, kernel_text
 from emu.kexec.arch import Arch
+from emu.report.lists import show_lists
+from emu.report.progress import progress
 from emu.report.screen import show_run, show_verdict
 
 if TYPE_CHECKING:
@@ -43,6 +48,10 @@ def add_kernel_commands(subparsers: Subparsers) -> None:
     )  # fmt: skip
     run.add_argument("--own-gdt", action="store_true", help="B comes back with its own GDT instead of A's")
     run.add_argument("--pae-fix", action="store_true", help="B sets CR4.PAE before it comes back (i386-pae)")
+    run.add_argument(
+        "--lists", action="store_true",
+        help="entry lists of every shape, there and back by the shortest peer, instead of the journey",
+    )  # fmt: skip
     run.add_argument("--ram", metavar="SIZE", help="RAM of the machine (default: 64M)")
     run.add_argument("--target", metavar="AREA", help="target area as kexec_jump= takes it (default: 16M@16M)")
     run.add_argument("--seed", type=int, default=1, help="seed of A's patterns (default: 1)")
@@ -92,9 +101,16 @@ def kernel_scene(
 def run_document(journey: Journey, result: RunResult, stub: KernelStub) -> dict[str, object]:
     """The document of ``kernel run --json``: that of ``run``, and which bytes were executed."""
     document: dict[str, object] = result.to_json()
+    moved = sum(transition.pages_moved for transition in result.transitions)
+    document["kernel"] = _which_code(journey, stub) | {"pages_moved": moved}
+    return document
+
+
+def _which_code(journey: Journey, stub: KernelStub) -> dict[str, object]:
+    """The file's code, and the code that lies in the control page now."""
     linux = journey.loaded.linux if journey.loaded is not None else None
     executed = linux.executed_sha256(journey.machine.ram) if linux is not None else None
-    document["kernel"] = {
+    return {
         "file": stub.name,
         "version": stub.version,
         "form": str(stub.form),
@@ -102,9 +118,38 @@ def run_document(journey: Journey, result: RunResult, stub: KernelStub) -> dict[
         "file_sha256": file_sha256(stub),
         "executed_sha256": executed,
         "unmodified": executed is not None and executed == file_sha256(stub),
-        "pages_moved": sum(transition.pages_moved for transition in result.transitions),
     }
-    return document
+
+
+def lists_document(bench: ListBench, runs: Sequence[ListRun], stub: KernelStub) -> dict[str, object]:
+    """The document of ``kernel run --lists --json``."""
+    return {
+        "ok": all(run.ok for run in runs),
+        "lists": [run.to_json() for run in runs],
+        "kernel": _which_code(bench.journey, stub) | {"pages_moved": sum(2 * run.pages for run in runs if run.ok)},
+    }
+
+
+def _run_lists(args: argparse.Namespace, scene: Scene, stub: KernelStub) -> int:
+    if args.own_gdt or args.callee == "plain":
+        raise KjumpError("the peer of --lists comes back, with A's GDT", where="--lists", hint="--callee call or ret")
+    console = Console(highlight=False)
+    with progress(f"{scene.arch}: booting A"):
+        bench = ListBench(scene)
+    runs = []
+    for shape in SHAPES:
+        with progress(f"{scene.arch}: list {shape}"):
+            runs.append(bench.run(shape))
+    if args.json:
+        print(json.dumps(lists_document(bench, runs, stub)))
+    else:
+        _show_stub(console, stub)
+        show_lists(console, scene, runs)
+    return 0 if all(run.ok for run in runs) else EXIT_FINDINGS
+
+
+def _show_stub(console: Console, stub: KernelStub) -> None:
+    console.print(f"Linux {stub.version}: {stub.form}, {len(stub.code)} bytes, sha256 {file_sha256(stub)}")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -120,13 +165,15 @@ def _run(args: argparse.Namespace) -> int:
         target=args.target,
         seed=args.seed,
     )
+    if args.lists:
+        return _run_lists(args, scene, stub)
     journey = Journey(scene)
     result = journey.run()
     if args.json:
         print(json.dumps(run_document(journey, result, stub)))
     else:
         console = Console(highlight=False)
-        console.print(f"Linux {stub.version}: {stub.form}, {len(stub.code)} bytes, sha256 {file_sha256(stub)}")
+        _show_stub(console, stub)
         show_run(console, result, verbose=args.verbose)
         show_verdict(console, [result])
     return 0 if result.ok else EXIT_FINDINGS

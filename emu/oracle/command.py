@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
 from emu.errors import EXIT_FINDINGS, KjumpError
@@ -22,6 +19,7 @@ from emu.oracle.image import build_image
 from emu.oracle.machines import Other, Witness, map_refused, witness
 from emu.oracle.ours import run_ours
 from emu.oracle.record import MOVEMENTS, record
+from emu.report.progress import progress
 from emu.report.screen import WIDTH
 
 REFERENCE = "docs/FAITHFULNESS.md"
@@ -55,13 +53,13 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     rows: list[Comparison] = []
     for scene in scenes:
         if args.fuzz:
-            with _progress(f"{scene.arch}: {args.fuzz:,} random cases"):
+            with progress(f"{scene.arch}: {args.fuzz:,} random cases"):
                 report = fuzz(scene.arch, args.fuzz, scene.seed, witnesses, Path(args.out) if args.out else None)
             found = report.rows
             if not args.json:
                 _show_fuzz(console, report)
         else:
-            with _progress(f"{scene.arch}: recording and comparing"):
+            with progress(f"{scene.arch}: recording and comparing"):
                 found = compare_scene(scene, witnesses)
             if not args.json:
                 show(console, scene.title(), found)
@@ -72,13 +70,6 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     else:
         _show_verdict(console, rows)
     return 0 if ok else EXIT_FINDINGS
-
-
-def _progress(text: str) -> AbstractContextManager[Status | None]:
-    """A spinner on a terminal, nothing where stderr is not one."""
-    if not sys.stderr.isatty():
-        return nullcontext(None)
-    return Status(text, console=Console(stderr=True), spinner="line")
 
 
 def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison]:

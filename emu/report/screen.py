@@ -44,6 +44,12 @@ def show_finding(console: Console, number: int, finding: Finding, look: str) -> 
     tag = f" (like {finding.catalogue})" if finding.catalogue else ""
     console.print(Text(f"FINDING {number}  {finding.kind} in `{finding.transition}`{tag}", style="bold red"), end="")
     console.print(f"    1 cause, {many}", highlight=False)
+    show_evidence(console, finding)
+    console.print(f" {'look':<{_LABEL - 1}} {look}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_evidence(console: Console, finding: Finding) -> None:
+    """Where, expected, actual, because, and what follows."""
     at = f", N {finding.position}" if finding.position is not None else ""
     console.print(f" {finding.where}{at}", highlight=False, markup=False, soft_wrap=True)
     for label, text in (("expected", finding.expected), ("actual", finding.actual)):
@@ -57,7 +63,6 @@ def show_finding(console: Console, number: int, finding: Finding, look: str) -> 
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(finding.follows) > 4:
         console.print(f"{'':<{_LABEL + 1}}and {len(finding.follows) - 4} more", highlight=False)
-    console.print(f" {'look':<{_LABEL - 1}} {look}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_run(console: Console, result: RunResult, *, verbose: bool = False) -> None:

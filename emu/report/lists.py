@@ -1,0 +1,38 @@
+"""What a person sees of entry lists that a stub carried out: a row a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from emu.journey.list_runs import ListRun
+from emu.journey.scene import Scene
+from emu.report.screen import show_evidence
+
+_HEAD = f" {'list':<21}{'pages':>7}{'instr there':>13}{'instr back':>12}  checks"
+
+
+def show_lists(console: Console, scene: Scene, runs: Sequence[ListRun]) -> None:
+    """The table, then what did not hold."""
+    console.print(scene.title(), style="bold", highlight=False, soft_wrap=True)
+    console.print(_HEAD, style="dim", highlight=False, soft_wrap=True)
+    for run in runs:
+        there, back = ("-" if count is None else f"{count:,}" for count in (run.there, run.back))
+        row = Text(f" {run.shape:<21}{run.pages:>7,}{there:>13}{back:>12}  ")
+        wrong = sum(1 + len(finding.follows) for finding in run.findings)
+        row.append(f"{wrong} wrong" if wrong else "ok", style="bold red" if wrong else "green")
+        console.print(row, soft_wrap=True)
+    for number, (run, finding) in enumerate(((run, one) for run in runs for one in run.findings), 1):
+        console.print()
+        console.print(Text(f"FINDING {number}  {finding.kind}, list `{run.shape}`{_like(finding.catalogue)}"))
+        show_evidence(console, finding)
+    findings = sum(len(run.findings) for run in runs)
+    head = Text("NOT OK" if findings else "ok", style="bold red" if findings else "bold green")
+    head.append(f"  {len(runs)} lists there and back, {findings} findings; all of RAM compared", style="not bold")
+    console.print(head)
+
+
+def _like(catalogue: str) -> str:
+    return f" (like {catalogue})" if catalogue else ""
