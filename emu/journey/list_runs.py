@@ -7,7 +7,7 @@ A loads and calls as in the journey ``jump``; at its call the list is exchanged 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from emu import resources
@@ -18,6 +18,7 @@ from emu.journey.findings import Finding, fold
 from emu.journey.journey import Journey
 from emu.journey.list_shapes import MOST_PAGES, pairs_of
 from emu.journey.outcome import Outcome
+from emu.journey.result import finding_json
 from emu.journey.scene import Scene
 from emu.kexec.allocator import PageOwner
 from emu.kexec.entry_list import ListBuilder, Pair
@@ -51,7 +52,7 @@ class ListRun:
             "pages": self.pages,
             "instructions_there": self.there,
             "instructions_back": self.back,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding_json(finding) for finding in self.findings],
         }
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from emu.journey.findings import Finding
 from emu.journey.list_runs import ListRun
 from emu.journey.scene import Scene
-from emu.report.screen import show_evidence
+from emu.report.screen import WIDTH, show_evidence
 
 _HEAD = f" {'list':<21}{'pages':>7}{'instr there':>13}{'instr back':>12}  checks"
 
@@ -24,15 +25,24 @@ def show_lists(console: Console, scene: Scene, runs: Sequence[ListRun]) -> None:
         wrong = sum(1 + len(finding.follows) for finding in run.findings)
         row.append(f"{wrong} wrong" if wrong else "ok", style="bold red" if wrong else "green")
         console.print(row, soft_wrap=True)
-    for number, (run, finding) in enumerate(((run, one) for run in runs for one in run.findings), 1):
+    for number, same in enumerate(_alike(runs), 1):
+        (shape, finding), others = same[0], [shape for shape, _ in same[1:]]
         console.print()
-        console.print(Text(f"FINDING {number}  {finding.kind}, list `{run.shape}`{_like(finding.catalogue)}"))
+        like = f" (like {finding.catalogue})" if finding.catalogue else ""
+        console.print(Text(f"FINDING {number}  {finding.kind}, list `{shape}`{like}", style="bold red"))
         show_evidence(console, finding)
+        if others:
+            console.print(Text(f" the same with {', '.join(others)}"), width=WIDTH)
     findings = sum(len(run.findings) for run in runs)
     head = Text("NOT OK" if findings else "ok", style="bold red" if findings else "bold green")
     head.append(f"  {len(runs)} lists there and back, {findings} findings; all of RAM compared", style="not bold")
     console.print(head)
 
 
-def _like(catalogue: str) -> str:
-    return f" (like {catalogue})" if catalogue else ""
+def _alike(runs: Sequence[ListRun]) -> list[list[tuple[str, Finding]]]:
+    """Findings of one kind at one place together, each with its list."""
+    groups: dict[tuple[str, str, str], list[tuple[str, Finding]]] = {}
+    for run in runs:
+        for finding in run.findings:
+            groups.setdefault((finding.kind, finding.catalogue, finding.where), []).append((run.shape, finding))
+    return list(groups.values())

@@ -1,144 +1,54 @@
-"""Entry lists of every shape: the stub does to RAM what the reference model says, over all of it."""
+"""Entry lists of every shape: the stub does to RAM what the reference model says, over all of it, there and back."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from emu.journey import movement, programs
-from emu.journey.journey import Journey
+from emu.errors import JourneyError
+from emu.journey.list_runs import ListBench
+from emu.journey.list_shapes import SHAPES, pairs_of
 from emu.journey.scene import find_journey, make_scene
-from emu.kexec.allocator import PageOwner
 from emu.kexec.arch import Arch
-from emu.kexec.entry_list import ListBuilder, Pair
 from emu.kexec.layout import Ind
 from emu.machine import events as ev
-from emu.machine.cpustate import RDI
-from emu.machine.machine import MachineSnapshot
-from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
-
-Pages = Sequence[Phys]
-
-
-@dataclass(frozen=True)
-class AtStub:
-    """A machine at the first instruction of relocate_new_kernel, and pages that lists may name."""
-
-    journey: Journey
-    state: MachineSnapshot
-    free: list[Phys]
+from emu.units import PAGE_SIZE, Phys
 
 
 @pytest.fixture(scope="module", params=list(Arch))
-def at_stub(request: pytest.FixtureRequest) -> AtStub:
-    journey = Journey(make_scene(find_journey("jump"), arch=request.param, ram="24M", target="2M@16M"))
-    assert journey.run("load").ok
-    loaded, machine, scene = journey.require_loaded(), journey.machine, journey.scene
-    entry = int(loaded.image.control_va) + programs.relocate_entry(loaded.stub) - loaded.stub.org
-    machine.break_at(entry)
-    assert machine.run(100_000_000) == ev.Breakpoint(entry)
-    machine.clear_break(entry)
-    owned = {pfn for owner, pfns in loaded.image.owners.items() if owner is not PageOwner.SOURCE for pfn in pfns}
-    kept = owned | movement.b_pfns(journey)
-    free = [Phys(pfn << PAGE_SHIFT) for pfn in scene.memory_map.ram_pages() if pfn not in kept]
-    return AtStub(journey, machine.snapshot(), free)
-
-
-def _segments(free: list[Phys], sizes: Sequence[int], sources: Callable[[Pages], Pages]) -> Iterator[Pair]:
-    """Destinations in runs of ``sizes`` with a gap between; each gets one of the pages that ``sources`` arranges."""
-    total = sum(sizes) + len(sizes)
-    arranged = iter(sources(free[total:]))
-    at = 0
-    for size in sizes:
-        for destination in free[at : at + size]:
-            yield destination, next(arranged)
-        at += size + 1
-
-
-def _shuffled(pages: Pages) -> Pages:
-    return random.Random("lists").sample(list(pages), len(pages))  # noqa: S311 - no secret
-
-
-def _pairs(free: list[Phys], shape: str) -> list[Pair]:
-    match shape:
-        case "empty":
-            return []
-        case "self":
-            return [(page, page) for page in free[40:43]]
-        case "self among others":
-            others = list(_segments(free[100:], (3, 2), _shuffled))
-            return [*others[:2], (free[7], free[7]), *others[2:]]
-        case "segments":
-            return list(_segments(free, (1, 40, 2, 300, 17), _shuffled))
-        case "descending sources":
-            return list(_segments(free, (64,), lambda pages: pages[::-1]))
-        case _:
-            return list(_segments(free, (int(shape),), _shuffled))
-
-
-def _write_list(at_stub: AtStub, pairs: Sequence[Pair]) -> int:
-    """The list for ``pairs`` in free pages of RAM that it does not name; its head."""
-    named = {page for pair in pairs for page in pair}
-    spare = (page for page in reversed(at_stub.free) if page not in named)
-    ram = at_stub.journey.machine.ram
-    builder = ListBuilder(lambda: next(spare), at_stub.journey.scene.arch.word, ram.write)
-    builder.add_pairs(pairs)
-    return builder.terminate()
-
-
-def _run(at_stub: AtStub, head: int) -> movement.Movement:
-    """Let the stub carry out the list at ``head`` until it leaves for the peer; what the model expects of it."""
-    journey = at_stub.journey
-    machine, loaded, arch = journey.machine, journey.require_loaded(), journey.scene.arch
-    if arch.bits == 64:
-        machine.engine.set_gpr(RDI, head)
-    else:
-        machine.ram.write(machine.cpu.translate(machine.cpu.rsp + 4), head.to_bytes(4, "little"))
-    journey.loaded = replace(loaded, image=replace(loaded.image, head=head))
-    move = movement.begin(journey, "suspend")
-    journey.loaded = loaded
-    pages = movement.stub_pages(journey)
-    machine.break_outside([*pages, *(int(arch.direct(page)) for page in pages)])
-    outcome = machine.run(100_000_000)
-    machine.clear_break_in()
-    assert outcome == ev.Breakpoint(loaded.start)
-    return move
-
-
-SHAPES = (
-    "empty", "1", "2", "511", "512", "2000", "self", "self among others", "segments", "descending sources",
-)  # fmt: skip
+def bench(request: pytest.FixtureRequest) -> ListBench:
+    scene = make_scene(find_journey("jump"), arch=request.param, handoff="stack", ram="24M", target="2M@16M")
+    return ListBench(scene)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_model_and_stub_agree_over_all_of_ram(at_stub: AtStub, shape: str) -> None:
-    machine = at_stub.journey.machine
-    machine.restore(at_stub.state)
-    pairs = _pairs(at_stub.free, shape)
-    move = _run(at_stub, _write_list(at_stub, pairs))
-    assert move.moved == len(pairs)
-    assert list(move.expected.differences(machine.ram, move.volatile)) == []
+def test_model_and_stub_agree_over_all_of_ram_there_and_back(bench: ListBench, shape: str) -> None:
+    run = bench.run(shape)
+    assert run.findings == ()
+    assert run.pages == len(pairs_of(shape, bench.free))
+    assert run.there is not None
+    assert run.back is not None
+    assert min(run.there, run.back) > 5 * run.pages
 
 
-def test_the_pages_really_changed_places(at_stub: AtStub) -> None:
-    machine = at_stub.journey.machine
-    machine.restore(at_stub.state)
-    pairs = _pairs(at_stub.free, "segments")
+def test_the_pages_really_changed_places(bench: ListBench) -> None:
+    machine = bench.journey.machine
+    bench.restore()
+    pairs = pairs_of("segments", bench.free)
     before = {page: machine.ram.read(page, PAGE_SIZE) for pair in pairs for page in pair}
-    _run(at_stub, _write_list(at_stub, pairs))
+    bench.begin(bench.write_list(pairs))
+    assert bench.leave() == ev.Breakpoint(bench.loaded.start)
     assert len(set(before.values())) > 600  # A sealed all but the sources of its own load
     for destination, source in pairs:
         assert machine.ram.read(destination, PAGE_SIZE) == before[source]
         assert machine.ram.read(source, PAGE_SIZE) == before[destination]
 
 
-def test_entries_without_a_flag_are_passed_over_and_the_lowest_flag_counts(at_stub: AtStub) -> None:
-    machine, word = at_stub.journey.machine, at_stub.journey.scene.arch.word
-    machine.restore(at_stub.state)
-    page, other, third, entries = at_stub.free[:4]
+def test_entries_without_a_flag_are_passed_over_and_the_lowest_flag_counts(bench: ListBench) -> None:
+    machine, word = bench.journey.machine, bench.journey.scene.arch.word
+    bench.restore()
+    page, other, third, entries = bench.free[:4]
     words = (
         page | Ind.DESTINATION | Ind.SOURCE,  # a destination: SOURCE is the higher flag
         0,
@@ -149,7 +59,31 @@ def test_entries_without_a_flag_are_passed_over_and_the_lowest_flag_counts(at_st
     )
     machine.ram.write(entries, b"".join(entry.to_bytes(word, "little") for entry in words))
     before = [machine.ram.read(one, PAGE_SIZE) for one in (page, other, third)]
-    move = _run(at_stub, entries | Ind.INDIRECTION)
+    move = bench.begin(entries | Ind.INDIRECTION)
+    assert bench.leave() == ev.Breakpoint(bench.loaded.start)
     assert move.moved == 1
     assert list(move.expected.differences(machine.ram, move.volatile)) == []
     assert [machine.ram.read(one, PAGE_SIZE) for one in (third, other, page)] == before
+
+
+def test_a_stub_that_skips_a_page_has_a_finding(bench: ListBench) -> None:
+    """The word of one entry changes behind the model's back."""
+    bench.restore()
+    pairs = pairs_of("2", bench.free)
+    head = bench.write_list(pairs)
+    move = bench.begin(head)
+    machine, word = bench.journey.machine, bench.journey.scene.arch.word
+    slot = Phys((head & -PAGE_SIZE) + word)
+    assert machine.ram.read_int(slot, word) == pairs[0][1] | Ind.SOURCE
+    machine.ram.write(slot, bytes(word))
+    assert bench.leave() == ev.Breakpoint(bench.loaded.start)
+    pages = {difference.pfn << 12 for difference in move.expected.differences(machine.ram, move.volatile)}
+    assert {int(pairs[0][0]), int(pairs[0][1])} <= pages
+
+
+def test_too_little_ram_is_refused() -> None:
+    scene = make_scene(find_journey("jump"), handoff="stack", ram="24M", target="2M@16M")
+    low = {"start": 0, "end": 0x9FC00, "type": "ram"}
+    small = replace(scene.journey, e820=(low, {"start": 16 << 20, "end": 22 << 20, "type": "ram"}))
+    with pytest.raises(JourneyError, match="do not fit"):
+        ListBench(replace(scene, journey=small))

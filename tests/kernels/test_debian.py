@@ -20,6 +20,8 @@ import pytest
 from emu.cli_kernel import kernel_scene, run_document
 from emu.journey.journey import Journey
 from emu.journey.linux_call import file_sha256
+from emu.journey.list_runs import ListBench
+from emu.journey.list_shapes import SHAPES
 from emu.journey.result import RunResult
 from emu.kernelfile import KernelStub, StubForm, find_stub, kernel_info
 from emu.kernelfile.bzimage import payload, read_setup
@@ -194,6 +196,15 @@ def test_its_known_faults(
     kernel, result = run(fetched(name), **options)
     assert [one.catalogue for one in result.findings] == ([catalogue[name]] if name in catalogue else [])
     assert kernel["unmodified"] is True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_of_every_shape(fetched: Callable[[str], Path], name: str) -> None:
+    path = fetched(name)
+    bench = ListBench(kernel_scene(path, find_stub(path), ram="24M", target="2M@16M"))
+    runs = [bench.run(shape) for shape in SHAPES]
+    assert [run.shape for run in runs if not run.ok] == []
+    assert [run.pages for run in runs[:6]] == [0, 1, 2, 511, 512, 2000]
 
 
 @pytest.mark.parametrize("name", ["amd64", "6.12", "7"])
