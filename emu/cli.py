@@ -15,8 +15,10 @@ from rich.console import Console
 from emu.assembler import assemble, load_program
 from emu.assembler.listing import asm_report
 from emu.bench.measure import BENCHES, run_benches
+from emu.cli_info import add_info_command
 from emu.cli_kernel import add_kernel_commands
 from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
+from emu.hibernate.command import add_image_command
 from emu.journey.journey import Journey
 from emu.journey.programs import hostile_names
 from emu.journey.result import RunResult
@@ -233,6 +235,8 @@ def parser() -> argparse.ArgumentParser:
     asm.add_argument("--symbols", action="store_true", help="the symbol table")
     asm.set_defaults(action=_asm)
 
+    add_info_command(commands)
+    add_image_command(commands)
     add_kernel_commands(commands)
     add_oracle_command(commands, _scene_options, _scenes)
 

@@ -111,12 +111,12 @@ class Commit:
         if len(data) != COMMIT_SIZE or data[: len(COMMIT_MAGIC)] != COMMIT_MAGIC:
             raise ImageFileError(
                 "there is no commit record: the writing of this image was cut, or its end was lost",
-                where="commit record",
-                hint="it cannot be resumed from; A's image before it, if there was one, is still under its name",
+                where="at its end",
+                hint="it cannot be resumed from: save again, or copy it again",
             )
         if hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
             raise ImageFileError(
-                "the commit record is damaged", where="commit record", hint="it cannot be resumed from"
+                "the commit record is damaged", where="at its end", hint="it cannot be resumed from: copy it again"
             )
         _, version, flags, image_id, file_size, table_offset, blocks, memory_size, root = _COMMIT.unpack_from(data)
         check_version(version)

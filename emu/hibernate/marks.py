@@ -92,8 +92,7 @@ def _write_mark(path: Path, mark: Mark, root: bytes | None, disk: Disk) -> None:
                 require_fresh(old, str(path))
             if root is not None and commit.root != root:
                 raise ImageFileError("another image has taken this one's place", where=str(path), hint="start again")
-            os.lseek(file, commit.file_size - MARK_SIZE, os.SEEK_SET)
-            disk.write(file, mark_block(mark, commit))
+            disk.write(file, mark_block(mark, commit), commit.file_size - MARK_SIZE)
             disk.sync(file)
         finally:
             disk.close(file)
@@ -119,7 +118,7 @@ def read_tail(file: int) -> tuple[Commit, Mark]:
     if commit.file_size != size:
         raise ImageFileError(
             f"the file is {size} bytes long, {commit.file_size} were written",
-            where="commit record",
+            where="at its end",
             hint="copy it again",
         )
     return commit, read_mark(tail[COMMIT_SIZE:], commit)

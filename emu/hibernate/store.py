@@ -20,11 +20,11 @@ class Disk:
         """An existing file, to be changed in place."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
-    def write(self, file: int, data: bytes) -> None:
-        """All of ``data`` at the file's position."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
+    def write(self, file: int, data: bytes, offset: int) -> None:
+        """All of ``data`` from ``offset`` on."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(file, memoryview(data)[done:], offset + done)
 
     def sync(self, file: int) -> None:
         """Come back when the file's contents and size are on the disk."""

@@ -52,15 +52,16 @@ def write_image(
     try:
         if path.exists() and not path.is_file():
             raise ImageFileError("is not a regular file", where=str(path), hint="name a file, or one that is not there")
-        file = disk.create(partial)
         try:
-            _Writing(file, disk, compress).run(memory, kept, record, progress)
-            disk.close(file)
+            file = disk.create(partial)
+            try:
+                _Writing(file, disk, compress).run(memory, kept, record, progress)
+            finally:
+                disk.close(file)
+            disk.replace(partial, path)
         except BaseException:
-            disk.close(file)
             disk.remove(partial)
             raise
-        disk.replace(partial, path)
         disk.sync_folder(path.parent)
     except OSError as error:
         size = sum(one.size for one in kept)
@@ -106,7 +107,7 @@ class _Writing:
         self._write(stored)
 
     def _write(self, data: bytes) -> None:
-        self._disk.write(self._file, data)
+        self._disk.write(self._file, data, self._offset)
         self._offset += len(data)
 
     def _finish(self, record: ImageRecord, total: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from emu.errors import ImageError
+from emu.filekind import FileKind
+from emu.kernelfile.bzimage import is_bzimage
 from emu.kernelfile.stub_of import KernelStub, find_stub, is_kernel, open_kernel, stub_in
 
 _Value = str | int | bool | None | dict[str, int] | dict[str, object]
@@ -88,3 +91,11 @@ def kernel_text(told: dict[str, _Value]) -> str:
         lines += [f"    {name:<24}+{at:#x}" for name, at in parts.items()]
     lines.append(f"  sha256 {stub['sha256']}")
     return "\n".join(lines)
+
+
+def _describe(path: Path) -> tuple[dict[str, _Value], list[str]]:
+    told = kernel_info(path)
+    return told, [line.removeprefix("  ") for line in kernel_text(told).splitlines()[1:]]
+
+
+KERNEL_KIND: Final = FileKind("a kernel", lambda start: start.startswith(b"\x7fELF") or is_bzimage(start), _describe)

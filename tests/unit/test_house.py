@@ -16,7 +16,7 @@ MODULES = sorted((ROOT / "emu").rglob("*.py"))
 
 # Lowest first.  A module may import from its own room and from rooms below it.
 LAYERS = (
-    {"errors", "units", "resources"},
+    {"errors", "units", "resources", "filekind"},
     {"x86"},
     {"assembler"},
     {"kexec", "kernelfile"},
@@ -26,7 +26,7 @@ LAYERS = (
     {"report"},
     {"debugger", "fuzz", "oracle"},
     {"bench"},
-    {"cli_kernel"},
+    {"cli_info", "cli_kernel"},
     {"cli", "__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
