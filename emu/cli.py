@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
@@ -35,6 +37,7 @@ from emu.journey.scene import (
 from emu.kexec.arch import Arch
 from emu.machine.engine import Engine
 from emu.oracle.command import add_oracle_command
+from emu.report.album import Album
 from emu.report.progress import progress
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
@@ -88,13 +91,29 @@ def _scenes(args: argparse.Namespace) -> list[Scene]:
     ]
 
 
-def _run_one(scene: Scene, until: str | None) -> tuple[RunResult, Journey]:
+@contextmanager
+def _written(name: str) -> Iterator[TextIO]:
+    try:
+        with Path(name).open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise KjumpError(f"cannot be written: {error.strerror}", where=name) from error
+
+
+def _run_one(scene: Scene, until: str | None, *, report: str | None = None) -> tuple[RunResult, Journey]:
     journey = Journey(scene)
+    album = Album(journey) if report is not None else None
     with progress(f"{scene.arch}: booting A") as status:
         if status is not None:
             # Not by an observer: one may interfere, so a run with one is not run again for evidence.
             journey.before_run = lambda: status.update(f"{scene.arch}: {journey.transition.name}")
-        return journey.run(until), journey
+        result = journey.run(until)
+    if report is not None and album is not None:
+        from emu.report.page import report_page  # noqa: PLC0415 - only here is a template engine wanted
+
+        with _written(report) as file:
+            file.write(report_page(result, album))
+    return result, journey
 
 
 def _list(console: Console) -> int:
@@ -114,18 +133,16 @@ def _run(args: argparse.Namespace) -> int:
         raise KjumpError(
             f"no transition is called {args.until}", where="--until", hint=f"one of {', '.join(TRANSITIONS)}"
         )
-    if args.trace is not None and args.arch == "all":
-        raise KjumpError("a trace is of one architecture", where="--trace", hint="name it with --arch")
+    for option in ("trace", "report"):
+        if getattr(args, option) is not None and args.arch == "all":
+            raise KjumpError(f"a {option} is of one architecture", where=f"--{option}", hint="name it with --arch")
     results: list[RunResult] = []
     for scene in _scenes(args):
-        result, journey = _run_one(scene, args.until)
+        result, journey = _run_one(scene, args.until, report=args.report)
         results.append(result)
         if args.trace is not None:
-            try:
-                with Path(args.trace).open("w", encoding="utf-8") as file:
-                    write_trace(file, result, journey.machine.events)
-            except OSError as error:
-                raise KjumpError(f"cannot be written: {error.strerror}", where=args.trace) from error
+            with _written(args.trace) as file:
+                write_trace(file, result, journey.machine.events)
         if not args.json:
             show_run(console, result, verbose=args.verbose)
     if args.json:
@@ -212,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--list", action="store_true", help="journeys, architectures, transitions, hostile B's")
     run.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     run.add_argument("--trace", metavar="FILE", help="write every event, one JSON object a line")
+    run.add_argument("--report", metavar="FILE", help="write the journey as a page of HTML that stands alone")
     run.add_argument("--debug", action="store_true", help="open the debugger at the first finding")
     run.add_argument("--no-checks", action="store_true", help="leave all checking to the guests")
     run.add_argument("-v", "--verbose", action="store_true", help="checks, consoles, volatile ranges")
