@@ -252,7 +252,6 @@ parsed:		.space	PARSED_BYTES
 new_start:	.quad	0
 new_size:	.quad	0
 range_start:	.quad	0
-parsed_ret:	.long	0
 plain_target_seen:	.long	0
 ram_pages:	.long	0
 ram_end:	.long	0			# first page frame above all RAM

@@ -214,6 +214,8 @@ load:
 	say	text_pages_entry
 	say_hex	kexec_params+KEXEC_PARAMS_ENTRY_VA(%rip)
 	end_line
+	mov	kexec_params+KEXEC_PARAMS_START(%rip), %rax
+	mov	%rax, peer_start(%rip)
 	mov	kexec_params+KEXEC_PARAMS_JUMP_PAGE_VA(%rip), %rax
 	cmpq	$0, kexec_params+KEXEC_PARAMS_JUMP_PAGE(%rip)
 	je	2f
@@ -228,6 +230,7 @@ load:
 	end_line
 	line	text_jumping
 	end_line
+jump:
 	movabs	$RBX_VALUE, %rbx
 	movabs	$RBP_VALUE, %rbp
 	movabs	$R12_VALUE, %r12
@@ -326,13 +329,11 @@ tss:	.space	TSS_SIZE
 idt:	.space	IDT_VECTORS * IDT_GATE_SIZE
 fpu_expected:	.space	FX_SIZE
 parsed:		.space	PARSED_BYTES
-parsed_ret:	.quad	0
 ram_pages:	.quad	0
 top_frame:	.quad	0			# first page frame above all RAM
 pool_used:	.quad	0			# page tables of the pool in use
 kept_pages:	.quad	0
 sealed_pages:	.quad	0
-sequence_before:	.quad	0
 kexec_params:	.space	KEXEC_PARAMS_SIZE
 	.balign	8, 0
 command_line:	.space	COMMAND_LINE_SIZE
@@ -370,6 +371,9 @@ saved_flags:	.quad	0
 expected:	.space	PRESERVED * 8
 arrived:	.space	PRESERVED * 8
 back_value:	.quad	0
+peer_start:	.quad	0
+rounds_done:	.quad	0
+sequence_before:	.quad	0
 ticks:		.quad	0
 ticks_before:	.quad	0
 seal_errors:	.quad	0

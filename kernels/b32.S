@@ -288,7 +288,8 @@ no_jump_page:
 	line	text_no_jump_page
 	say_hex	%ebx
 	end_line
-	mov	parsed_ret, %eax
+	mov	parsed+PARSED_WORDS, %eax
+	and	$WORD_RET, %eax
 	add	$BACK_BY_CALL, %eax		# the word `ret` makes it BACK_BY_RET
 	mov	%eax, back_by
 
@@ -460,7 +461,6 @@ parsed:		.space	PARSED_BYTES
 new_start:	.quad	0
 new_size:	.quad	0
 range_start:	.quad	0
-parsed_ret:	.long	0
 plain_target_seen:	.long	0
 ram_pages:	.long	0
 ram_end:	.long	0

@@ -93,7 +93,7 @@ entry64:
 	call	parse_command_line
 	call	say_parsed
 	host_request HOST_PARSED
-	call	find_jump_page
+	call	find_way_back
 	jmp	work
 
 called_again:						# our call of jump_back_entry has returned, as it were
@@ -117,9 +117,7 @@ resume_entry:
 	call	put_decimal
 	end_line
 	call	check_kept
-	cmpq	$0, jump_page(%rip)
-	je	work
-	call	check_page
+	call	check_way_back
 
 # ---- a visit ----------------------------------------------------------------------------------------------------
 
@@ -140,12 +138,14 @@ work:
 	say	text_ticks
 	end_line
 
-	xor	%ebx, %ebx
+	mov	slot(%rip), %rdi
+	test	%rdi, %rdi
+	jz	1f
+	movq	$resume_entry, (%rdi)
+1:	xor	%ebx, %ebx
 	mov	jump_page(%rip), %rdi
 	test	%rdi, %rdi
 	jz	1f
-	mov	$resume_entry, %eax
-	mov	%rax, JUMP_PAGE_RESUME_SLOT(%rdi)
 	call	advance_jump_page
 	mov	JUMP_PAGE_SEQUENCE(%rdi), %rbx
 1:	line	text_awake
@@ -154,7 +154,19 @@ work:
 	say_decimal %rbx
 	end_line
 	host_request HOST_AWAKE
-	host_request HOST_SAVE
+
+	mov	jump_page(%rip), %rdi		# the page must say of which image it is part, so before the save
+	test	%rdi, %rdi
+	jz	2f
+	testl	$WORD_SAVE, parsed+PARSED_WORDS(%rip)
+	jz	2f
+	rdtsc
+	shl	$32, %rdx
+	or	%rdx, %rax
+	or	$1, %rax			# not 0
+	mov	%rax, JUMP_PAGE_IMAGE_ID(%rdi)
+	call	advance_jump_page
+2:	host_request HOST_SAVE
 
 go_back:	# rbx = where to, ebp = by which way
 	mov	jump_back_entry(%rip), %rbx
@@ -163,8 +175,7 @@ go_back:	# rbx = where to, ebp = by which way
 	je	2f
 	cmp	$BACK_BY_CALL, %ebp
 	je	1f
-	mov	jump_page(%rip), %rdi
-	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%rdi), %rbx
+	mov	after_image_save(%rip), %rbx
 1:	line	text_going_back
 	say_hex	%rbx
 	jmp	3f
@@ -197,7 +208,10 @@ leave:							# in the re-entry mode: for us that is as we always run
 # ---- the way back ---------------------------------------------------------------------------------------------------
 
 # Where is the jump page, what may we fill, which way do we go back? Exits when there is no good answer.
-find_jump_page:
+find_way_back:
+	mov	parsed+PARSED_ELFCOREHDR(%rip), %rax
+	shr	$PAGE_SHIFT, %rax
+	mov	%rax, header_frame(%rip)
 	mov	parsed+PARSED_PFN(%rip), %rdi
 	cmp	$-1, %rdi
 	je	no_jump_page
@@ -223,20 +237,48 @@ find_jump_page:
 	mov	%rax, low_start(%rip)
 	mov	JUMP_PAGE_LOW_SIZE(%rdi), %rax
 	mov	%rax, low_size(%rip)
+	lea	JUMP_PAGE_RESUME_SLOT(%rdi), %rax
+	mov	%rax, slot(%rip)
+	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%rdi), %rax
+	mov	%rax, after_image_save(%rip)
 	movl	$BACK_BY_JUMP, back_by(%rip)
 	ret
 
 no_jump_page:
-	mov	jump_back_entry(%rip), %rbx
+	mov	parsed+PARSED_SAVED(%rip), %rax
+	test	%rax, %rax
+	jz	no_entries
+	mov	%rax, after_image_save(%rip)
+	mov	parsed+PARSED_SLOT(%rip), %rax
+	mov	%rax, slot(%rip)
+	movl	$BACK_BY_JUMP, back_by(%rip)
+	line	text_entries
+	say_hex	after_image_save(%rip)
+	say	text_resumed
+	say_hex	parsed+PARSED_RESUME(%rip)
+	say	text_slot
+	say_hex	slot(%rip)
+	end_line
+	call	check_cookies
+	jmp	find_memory
+
+no_entries:
+	mov	parsed+PARSED_BACK_ENTRY(%rip), %rbx
+	test	%rbx, %rbx
+	jz	4f
+	mov	%rbx, jump_back_entry(%rip)
+4:	mov	jump_back_entry(%rip), %rbx
 	test	%rbx, %rbx
 	jz	1f
 	line	text_no_jump_page
 	say_hex	%rbx
 	end_line
-	movzbl	parsed_ret(%rip), %eax
+	mov	parsed+PARSED_WORDS(%rip), %eax
+	and	$WORD_RET, %eax
 	add	$BACK_BY_CALL, %eax		# the word `ret` makes it BACK_BY_RET
 	mov	%eax, back_by(%rip)
 
+find_memory:
 	# what the command line and the e820 say; without a target area we fill nothing
 	mov	parsed+PARSED_SIZE(%rip), %rax
 	test	%rax, %rax
@@ -256,6 +298,53 @@ no_jump_page:
 	mov	%rcx, low_size(%rip)
 3:	ret
 1:	line	text_nowhere
+	end_line
+	exit_with STATUS_REFUSED
+
+# Is A still there, where we are told to go back to? Exits when not. Clobbers rax, rcx, rdx, rsi, rdi.
+check_way_back:
+	cmpq	$0, jump_page(%rip)
+	jne	check_page
+	cmpl	$BACK_BY_JUMP, back_by(%rip)
+	je	check_cookies
+	ret
+
+check_cookies:	# before both entries of A. Clobbers rax, rdx, rsi.
+	mov	$COOKIE_AFTER_IMAGE_SAVE, %edx
+	mov	after_image_save(%rip), %rax
+	call	check_cookie
+	mov	$COOKIE_AFTER_RESUME, %edx
+	mov	parsed+PARSED_RESUME(%rip), %rax
+	call	check_cookie
+	mov	slot(%rip), %rax		# a qword of its own
+	lea	what_slot(%rip), %rsi
+	test	$7, %al
+	jnz	bad_entries
+	shr	$PAGE_SHIFT, %rax
+	jz	bad_entries
+	cmp	$(IDENTITY_TOP >> PAGE_SHIFT), %rax
+	jae	bad_entries
+	ret
+
+check_cookie:	# rax: an entry, edx: its kind. Clobbers rax, rsi.
+	lea	what_address(%rip), %rsi
+	mov	%rax, %rdi
+	shr	$PAGE_SHIFT, %rdi
+	jz	bad_entries
+	cmp	$(IDENTITY_TOP >> PAGE_SHIFT), %rdi
+	jae	bad_entries
+	lea	what_cookie(%rip), %rsi
+	cmpl	$COOKIE_MAGIC, -COOKIE_SIZE(%rax)
+	jne	bad_entries
+	cmp	%edx, 4-COOKIE_SIZE(%rax)
+	jne	bad_entries
+	ret
+
+bad_entries:	# rsi: what is bad
+	mov	%rsi, %rdi
+	line	text_entries_bad
+	mov	%rdi, %rsi
+	call	put_string
 	end_line
 	exit_with STATUS_REFUSED
 
@@ -308,6 +397,10 @@ text_slot:		.asciz	", slot "
 text_jump_page:		.asciz	"jump page "
 text_no_jump_page:	.asciz	"no jump page, back entry "
 text_nowhere:		.asciz	"nowhere to go back"
+text_entries:		.asciz	"entries saved "
+text_resumed:		.asciz	", resumed "
+text_entries_bad:	.asciz	"entries bad: "
+what_slot:		.asciz	"slot"
 text_going_back:	.asciz	"going back to "
 text_back_by_ret:	.asciz	"back by ret"
 what_address:		.asciz	"address"
@@ -333,7 +426,6 @@ gdt_end:
 idt:		.space	IDT_VECTORS * IDT_GATE_SIZE
 tss:		.space	TSS_SIZE
 parsed:		.space	PARSED_BYTES
-parsed_ret:	.quad	0
 .if PEER_GDT
 peer_gdt:	.quad	0, 0				# limit, base; filled by the loader
 .endif
@@ -345,6 +437,9 @@ jump_back_entry:	.quad	0
 callee_stack:	.quad	0
 purgatory_frame:	.quad	0
 jump_page:	.quad	0
+after_image_save:	.quad	0
+slot:		.quad	0				# physical: where we leave resume_entry
+header_frame:	.quad	0				# page frame of the ELF core header, which we spare; 0: none
 target_start:	.quad	0
 target_size:	.quad	0
 low_start:	.quad	0

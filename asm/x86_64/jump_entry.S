@@ -41,6 +41,9 @@ enter:                                          # %rdx start
 je_head:                .quad 0                 # entry list
 je_relocate:            .quad 0                 # relocate_new_kernel in the second control page, physical
 je_pa_control:          .quad 0                 # the second control page, physical
-je_flags:               .quad 0                 # RELOCATE_SWAP for swap, 0 for copy
+je_flags:               .quad 0                 # RELOCATE_SWAP, or RELOCATE_COPY
 je_start_saved:         .quad 0                 # restore_after_save in the first control page, physical
 je_start_resumed:       .quad 0                 # restore_after_resume there
+
+# Filled by B, where there is no jump page to hold it.
+je_slot:                .quad 0                 # where B wants to be entered again, physical; 0: nowhere

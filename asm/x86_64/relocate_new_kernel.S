@@ -3,7 +3,7 @@
 #   unsigned long relocate_new_kernel(entry_list, pa_control_page, start, flags)
 #                                       %rdi         %rsi           %rdx   %rcx
 #
-# The loader copies this file to the beginning of a page of its own, the control page, and fills the three words
+# The loader copies this file to the beginning of a page of its own, the control page, and fills the four words
 # under "filled by the loader".  The rest of the page, above our data, is our stack.  Nothing here depends on where
 # the page is, or on where in the page an address lies: data is reached by %rip, code by the low 12 bits of %rip.
 #
@@ -18,6 +18,7 @@
 #
 # Flags: RELOCATE_PRESERVE_CONTEXT  call start and be ready to come back (exchanges the pages)
 #        RELOCATE_SWAP              exchange the pages, although nobody comes back
+#        RELOCATE_COPY              copy the pages, although somebody comes back; wins over the other two
 #        RELOCATE_CACHE_INCOHERENT  write the caches back before the pages move
 #
 # How it leaves:
@@ -28,7 +29,8 @@
 #                swap page + 4096 - 16    return address, in this page
 #              General registers are leftovers.
 #   return     to A's call, with A's CR0, CR3, CR4, EFER, GDTR, %rsp, callee-saved registers and flags, and in %rax:
-#              the peer's next entry, RETURN_IMAGE_SAVED or RETURN_RESUMED.  Clobbered: the caller-saved registers,
+#              the peer's next entry (0 from C, which leaves by its own plain path), RETURN_IMAGE_SAVED or
+#              RETURN_RESUMED.  Clobbered: the caller-saved registers,
 #              CS, SS, DS, ES (ours), IDTR (ours), and whatever the peer changed besides.
 # To the next kernel: paging on the kexec tables, our GDT and IDT (they live as long as this page does), CR0 without
 # AM, WP, TS and EM, CR4 with nothing but the bits in CR4_KEPT.
@@ -172,8 +174,13 @@ call_peer:
 # ---- Back to A -----------------------------------------------------------------------------------------------------
 
 back_from_peer:
-    popq    %rbp                                # where the peer wants to be entered next time
-    movq    pa_backup_pages_map(%rip), %rdi     # the same list: an exchange is its own inverse
+    popq    %rbp                                # where the peer wants to be entered next time; 0: it was C
+    movq    pa_inverse_map(%rip), %rdi          # made by whoever made the list that was copied
+    movl    $RELOCATE_COPY, %r11d
+    testq   %rdi, %rdi
+    jnz     come_back
+    movq    pa_backup_pages_map(%rip), %rdi     # none: an exchange is its own inverse
+    movl    $RELOCATE_PRESERVE_CONTEXT, %r11d   # exchange, so that the peer's pages are kept
     jmp     come_back
 
 restore_after_save:
@@ -186,7 +193,7 @@ restore_after_resume:
 restore:
     movl    $IND_DONE, %edi                     # an empty list: all pages are in their places
 
-come_back:                                      # %rbp what A's call returns, %rdi entry list
+come_back:                                      # %rbp what A's call returns, %rdi entry list, %r11 flags for it
     # Nothing that the peer left may matter from here on: not its tables nor what it mapped global (CR3, CR4),
     # not its stack, not DF, TF, NT or AC, not its segments, GDT and IDT, whose pages are about to move.
     movq    kexec_pa_table_page(%rip), %rax
@@ -203,7 +210,6 @@ come_back:                                      # %rbp what A's call returns, %r
 
     call    stand_alone
 
-    movl    $RELOCATE_PRESERVE_CONTEXT, %r11d   # exchange, so that the peer's pages are kept
     call    swap_pages
 
     movq    %cr3, %rax                          # serialise, as above
@@ -283,8 +289,8 @@ own_segments:
 
 # swap_pages: carry out an entry list.
 #   %rdi   the first entry, by value
-#   %r11   with RELOCATE_PRESERVE_CONTEXT or RELOCATE_SWAP: exchange source and destination, else copy
-#   Clobbers %rax, %rbx, %rcx, %rdx, %rsi, %rdi.  DF must be clear.
+#   %r11   RELOCATE_PRESERVE_CONTEXT or RELOCATE_SWAP without RELOCATE_COPY: exchange source and destination, else copy
+#   Clobbers %rax, %rbx, %rcx, %rdx, %rsi, %rdi, %r8.  DF must be clear.
 #
 # An entry is the physical address of a page with a flag in its low bits.  The lowest flag counts:
 #   IND_DESTINATION   the cursor goes to this page
@@ -293,8 +299,13 @@ own_segments:
 #   IND_SOURCE        move this page to the cursor, which goes on to the page after it
 #   none of them      ignored
 #
-# %rcx entry, %rbx where the next entry is, %rdi cursor.
+# %rcx entry, %rbx where the next entry is, %rdi cursor, %r8 flags.
 swap_pages:
+    movl    %r11d, %r8d                         # what of the flags counts here
+    testl   $RELOCATE_COPY, %r8d
+    jz      no_copy
+    xorl    %r8d, %r8d
+no_copy:
     movq    %rdi, %rcx
     xorl    %edi, %edi
     xorl    %ebx, %ebx
@@ -325,7 +336,7 @@ not_indirection:
     jz      next_entry
     movq    %rcx, %rsi
     andq    $-PAGE_SIZE, %rsi
-    testl   $(RELOCATE_PRESERVE_CONTEXT | RELOCATE_SWAP), %r11d
+    testl   $(RELOCATE_PRESERVE_CONTEXT | RELOCATE_SWAP), %r8d
     jz      to_destination
 
     # Exchange by way of the swap page.  The write to the destination comes last, for it leaves the cursor
@@ -482,6 +493,7 @@ cr2_text:
 kexec_va_control_page:  .quad 0                 # linear address of this page in A's address space
 kexec_pa_table_page:    .quad 0                 # top-level page table: identity, and this page at the above address
 kexec_pa_swap_page:     .quad 0
+pa_inverse_map:         .quad 0                 # the list that brings A's pages back by a copy; 0: the one called with
 
 kexec_debug_gdt:                                # accessed bits set, so that the processor has nothing to write
     .quad 0

@@ -148,7 +148,7 @@ def console(session: Session, count: int = 0, width: int = WIDTH) -> list[str]:
 def cmdline(session: Session, width: int = WIDTH) -> list[str]:
     """``cmdline``: A's and B's command lines as given, and the one that the zero page leads to at this moment."""
     scene = session.recording.scene
-    given = scene.journey.command_lines.get("a", "").format(target=scene.target, seed=scene.seed)
+    given = scene.command_line("a")
     lines = [f"A  {given}"]
     if session.journey.loaded is not None:
         lines.append(f"B  {session.journey.loaded.b_command_line}")

@@ -145,7 +145,7 @@ def jumpbuf(session: Session, width: int = WIDTH) -> list[str]:
     Raises DebuggerError before the load, and where the hand-off has no jump page.
     """
     image = _loaded(session)
-    if image.jump is None or session.journey.loaded is None or session.journey.loaded.jump_entry is None:
+    if image.jump is None or not image.jump.jump_page:
         raise DebuggerError("this scene has no jump page", hint="its hand-off is another")
     at = int(image.jump.jump_page)
     now = session.machine.ram.read(at, PAGE_SIZE)

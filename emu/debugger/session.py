@@ -127,9 +127,9 @@ class Session(Moves):
     def poke_jump_page(self, field: str, value: int) -> Stopped:
         """Set one field of the jump page, with a right checksum unless the field is the checksum."""
         loaded = self.journey.loaded
-        if loaded is None or loaded.image.jump is None or loaded.jump_entry is None:
+        if loaded is None or not loaded.jump_page:
             raise DebuggerError("there is no jump page here")
-        at = int(loaded.image.jump.jump_page)
+        at = loaded.jump_page
         page = poked(self.machine.ram.read(at, PAGE_SIZE), field, value)
         change = Change("jumpbuf", (field, value))
         return self.change(change, f"poke jumpbuf.{field}", lambda: self.machine.ram.write(at, page))

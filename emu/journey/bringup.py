@@ -8,23 +8,15 @@ from __future__ import annotations
 from emu.assembler import Image
 from emu.errors import JourneyError
 from emu.kexec.arch import Arch
-from emu.kexec.e820 import boot_params
-from emu.kexec.layout import (
-    BOOT_GDT_ADDRESS,
-    BOOT_PARAMS_ADDRESS,
-    BOOT_STACK_TOP,
-    BOOT_TABLES_ADDRESS,
-    COMMAND_LINE_ADDRESS,
-    COMMAND_LINE_SIZE,
-    ENTRY64_OFFSET,
-    KERNEL_BASE,
-)
+from emu.kexec.e820 import MemoryMap, boot_params
+from emu.kexec.layout import COMMAND_LINE_SIZE, ENTRY64_OFFSET
 from emu.kexec.page_tables import build
+from emu.kexec.places import boot_table_pages, low_places
 from emu.machine import start
 from emu.machine.cpustate import RSI
 from emu.machine.machine import Machine
 from emu.machine.owners import Owner
-from emu.units import PAGE_SIZE, Phys
+from emu.units import Phys
 from emu.x86.segments import Descriptor, TableRegister
 
 _CODE_32, _CODE_64, _DATA = 0xC09B00, 0xA09B00, 0xC09300
@@ -45,21 +37,30 @@ def command_line_bytes(line: str) -> bytes:
     return data
 
 
-def boot(machine: Machine, kernel: Image, arch: Arch, command_line: str) -> None:
-    """Put ``kernel`` at its link address and the processor at its entry, as the boot protocol has it."""
+def boot(
+    machine: Machine, kernel: Image, arch: Arch, command_line: str, *, memory_map: MemoryMap, owner: Owner
+) -> None:
+    """Put ``kernel`` at its link address and the processor at its entry, as the boot protocol has it.
+
+    ``memory_map`` is what the kernel is told; all of RAM belongs to ``owner`` from here on.
+    """
     ram = machine.ram
-    if not machine.memory_map.ram_within(KERNEL_BASE, KERNEL_BASE + len(kernel.code)):
-        raise JourneyError("RAM is too small for the kernel", hint="give more with --ram")
+    end = kernel.symbols.get("image_end", kernel.end)
+    if sum(part.size for part in memory_map.ram_within(kernel.org, end)) < end - kernel.org:
+        raise JourneyError(
+            f"kernel {kernel.name} at p:{kernel.org:#x} to p:{end:#x} is not all in RAM", hint="give more with --ram"
+        )
+    places = low_places(memory_map)
     ram.write(kernel.org, kernel.code)
-    ram.write(BOOT_PARAMS_ADDRESS, boot_params(machine.memory_map, COMMAND_LINE_ADDRESS))
-    ram.write(COMMAND_LINE_ADDRESS, command_line_bytes(command_line))
+    ram.write(places.boot_params, boot_params(memory_map, places.command_line))
+    ram.write(places.command_line, command_line_bytes(command_line))
     gdt = boot_gdt(arch.bits)
-    ram.write(BOOT_GDT_ADDRESS, gdt)
-    table = TableRegister(BOOT_GDT_ADDRESS, len(gdt) - 1)
+    ram.write(places.gdt, gdt)
+    table = TableRegister(places.gdt, len(gdt) - 1)
     if arch.bits == 32:
         start.protected_mode(machine, eip=kernel.org, gdt=table)
     else:
-        pages = iter(range(BOOT_TABLES_ADDRESS, BOOT_PARAMS_ADDRESS, PAGE_SIZE))
+        pages = iter(boot_table_pages(places))
         root = build(
             arch,
             lambda: Phys(next(pages)),
@@ -67,7 +68,6 @@ def boot(machine: Machine, kernel: Image, arch: Arch, command_line: str) -> None
             identity=[(0, machine.memory_map.end_of_ram)],
         )
         start.long_mode(machine, rip=kernel.org + ENTRY64_OFFSET, gdt=table, cr3=root, la57=arch.is_la57)
-    machine.cpu.rsp = BOOT_STACK_TOP
-    machine.engine.set_gpr(RSI, BOOT_PARAMS_ADDRESS)
-    machine.owners.assign(machine.ram.pfns(), Owner.A)
-    ram.rebase()
+    machine.cpu.rsp = places.stack_top
+    machine.engine.set_gpr(RSI, places.boot_params)
+    machine.owners.assign(machine.ram.pfns(), owner)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from emu.hibernate.reader import SavedImage
 from emu.journey.findings import Finding
 from emu.journey.memory import RamImage
+from emu.journey.restore import Restored
 from emu.journey.result import RunResult, Transition
+from emu.kexec.jump_page import JumpPage
 from emu.machine.events import Event, Position
 from emu.machine.machine import MachineSnapshot
+from emu.machine.owners import Owner
 
 if TYPE_CHECKING:
     from emu.journey.journey import Journey
@@ -29,6 +33,10 @@ class Progress:
 
     ``next`` counts transitions, ``suspended`` and ``called`` are A's registers at suspend_begin and at the stub's first
     instruction, ``before_jump`` is RAM at the former, ``collected`` the number of events that were looked at.
+    ``page`` is the jump page as it must be now, ``page_saved`` as it is in the image, ``back_entry`` the return address
+    that B was given, ``peer_entry`` where B wants to be entered next (physical), ``visits`` how often it was entered
+    again with its memory kept.
+    ``saved`` is the last image, ``at_save`` RAM when it was complete; ``restored`` what C made of it.
     """
 
     next: int = 0
@@ -39,6 +47,15 @@ class Progress:
     peer_notes: tuple[str, ...] = ()
     collected: int = 0
     forbidden: Forbidden | None = None
+    page: JumpPage | None = None
+    page_saved: JumpPage | None = None
+    back_entry: int = 0
+    peer_entry: int = 0
+    visits: int = 0
+    saved: SavedImage | None = None
+    at_save: RamImage | None = None
+    owners: dict[int, Owner] | None = None
+    restored: Restored | None = None
 
 
 @dataclass(frozen=True, slots=True)

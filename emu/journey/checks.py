@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emu.assembler import Image
-from emu.errors import JumpPageError
 from emu.journey import registers
 from emu.journey.findings import Finding
 from emu.journey.outcome import Outcome, finding_at, finding_here
+from emu.kexec.allocator import PageOwner
 from emu.kexec.cmdline import GuestResults, parse_command_line
+from emu.kexec.e820 import MemoryMap
 from emu.kexec.entry_list import StepKind, WalkStep
-from emu.kexec.jump_page import JumpPage, diff
+from emu.kexec.layout import Parsed
 from emu.machine import events as ev
-from emu.units import PAGE_SHIFT, PAGE_SIZE, show_phys
+from emu.units import PAGE_SHIFT, show_phys
 
 if TYPE_CHECKING:
     from emu.journey.journey import Journey
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
     from emu.journey.movement import Movement
 
 
-# ---- command lines and jump page -------------------------------------------------------------------------------
+# ---- command lines and lists -----------------------------------------------------------------------------------
 
 
-def command_line(journey: Journey, kernel: Image, line: str) -> Outcome:
-    """The guest's parser and ours agree on ``line``."""
+def command_line(journey: Journey, kernel: Image, line: str, memory_map: MemoryMap) -> Outcome:
+    """The parser of a guest that was told ``memory_map`` and ours agree on ``line``."""
     name = "command line"
     at = kernel.symbols["parsed"]
-    raw = journey.machine.ram.read(at, 40)
-    guest = GuestResults(*(int.from_bytes(raw[i : i + 8], "little") for i in range(0, 40, 8)))
-    ours = parse_command_line(line).guest_results(journey.scene.memory_map.total_ram)
+    guest = GuestResults.unpack(journey.machine.ram.read(at, Parsed.BYTES))
+    ours = parse_command_line(line).guest_results(memory_map.total_ram)
     if guest == ours:
         return Outcome(name)
     wrong = [
@@ -48,54 +47,21 @@ def list_invariant(journey: Journey) -> Outcome:
     name = "entry list"
     image = journey.require_loaded().image
     destinations = {destination for destination, _ in image.pairs}
-    wrong = [
-        f"source {show_phys(source)} of {show_phys(destination)} is another page's destination"
-        for destination, source in image.pairs
-        if source != destination and source in destinations
-    ]
-    owned = {pfn << PAGE_SHIFT for owner, pfns in image.owners.items() if owner.value != "source" for pfn in pfns}
+    backups = len(image.inverse_pairs)  # a copy's first part: what it reads, the second part writes afterwards
+    wrong = []
+    for part in (image.pairs[:backups], image.pairs[backups:]):
+        written = {destination for destination, _ in part}
+        wrong += [
+            f"source {show_phys(source)} of {show_phys(destination)} is another page's destination"
+            for destination, source in part
+            if source != destination and source in written
+        ]
+    given = {PageOwner.SOURCE, PageOwner.BACKUP}
+    owned = {pfn << PAGE_SHIFT for owner, pfns in image.owners.items() if owner not in given for pfn in pfns}
     wrong += [f"{show_phys(page)} is a control page and a destination" for page in sorted(owned & destinations)]
     if len(destinations) != len(image.pairs):
         wrong.append("a destination is listed twice")
     return Outcome(name, tuple(finding_here(journey, name, "the kernel's invariant", line) for line in wrong[:1]))
-
-
-def jump_page_fields(journey: Journey, transition: str, slot: int | None) -> Outcome:
-    """Every field of the jump page against the model; without a page: that there is none."""
-    name = "jump page"
-    loaded = journey.require_loaded()
-    if loaded.jump_entry is None or loaded.image.jump is None:
-        return Outcome(name)
-    raw = journey.machine.ram.read(int(loaded.image.jump.jump_page), PAGE_SIZE)
-    entry = loaded.jump_entry
-    model = loaded.image.first_jump_page(entry.symbols["after_resume"], entry.symbols["after_image_save"])
-    if transition in ("suspend", "return"):
-        model = replace(model, sequence=model.sequence + (1 if transition == "suspend" else 2), resume_slot=slot or 0)
-    if journey.scene.handoff != "page":
-        model = replace(model, sequence=1, resume_slot=0)
-    wanted = model.pack()
-    journey.transition.jump_page = _jump_page_text(model, transition)
-    if raw == wanted:
-        return Outcome(name)
-    changes = diff(wanted, raw)
-    because = [f"{change.field}: expected {change.before}, is {change.after}" for change in changes]
-    first = changes[0].field if changes else "spare"
-    try:
-        JumpPage.unpack(raw)
-    except JumpPageError as error:
-        because.append(str(error))
-    finding = finding_here(
-        journey, "jump page", f"{first} as the model has it", because[0] if because else "", because[1:]
-    )
-    return Outcome(name, (finding,))
-
-
-def _jump_page_text(model: JumpPage, transition: str) -> str:
-    if transition == "load":
-        return f"seq {model.sequence}  both entries set"
-    if transition == "suspend":
-        return f"seq {model.sequence}  +slot {show_phys(model.resume_slot)}"
-    return f"seq {model.sequence}  all else unchanged"
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------
@@ -147,12 +113,19 @@ def as_before_the_jump(journey: Journey, before: RamImage, move: Movement) -> Ou
     """After the return every page of A is byte for byte what it was when A jumped."""
     name = "A's memory"
     image = journey.require_loaded().image
-    skip = {int(source) >> PAGE_SHIFT for source in image.source_pages}
+    loaded = journey.require_loaded()
+    # B's pages, or copies of A's: what was exchanged into the sources, what was copied into the backups
+    held = PageOwner.BACKUP if image.is_copied else PageOwner.SOURCE
+    skip: set[int] = set(image.owners.get(held, ()))
     skip |= {start >> PAGE_SHIFT for start, _ in move.volatile}
-    if image.jump is not None:
-        skip.add(int(image.jump.jump_page) >> PAGE_SHIFT)
+    if loaded.jump_page:
+        skip.add(loaded.jump_page >> PAGE_SHIFT)
+    if journey.scene.is_reserved:
+        skip |= set(journey.scene.target_range.pages())
     symbols = journey.kernel_a.symbols
     kept = [(symbols["volatile_begin"], symbols["volatile_end"])] if "volatile_begin" in symbols else []
+    if loaded.slot and not loaded.jump_page:
+        kept.append((loaded.slot, loaded.slot + 8))
     found = list(before.differences(journey.machine.ram, [*kept, *move.volatile], frozenset(skip)))
     if not found:
         return Outcome(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from emu.journey import linux_stack, registers
 from emu.journey.findings import Finding
 from emu.journey.outcome import Outcome, finding_at, finding_here
-from emu.kexec.layout import COOKIE_SIZE, CookieKind
+from emu.kexec.layout import COOKIE_MAGIC, COOKIE_SIZE, CookieKind
 from emu.machine import events as ev
 from emu.units import PAGE_MASK, PAGE_SIZE, show_phys
 from emu.x86.exceptions import vector_name
@@ -68,8 +68,8 @@ def exception(journey: Journey, event: ev.Fault | ev.Interrupt) -> Outcome:
     )
 
 
-def peer_entry(journey: Journey, move: Movement) -> Outcome:
-    """The processor and the stack at the peer's first instruction are as the stub's convention says."""
+def peer_entry(journey: Journey, move: Movement, start: int) -> Outcome:
+    """The processor and the stack at the peer's first instruction, at ``start``, are as the stub's convention says."""
     name = "entry state"
     machine, loaded = journey.machine, journey.require_loaded()
     arch, image = journey.scene.arch, loaded.image
@@ -86,8 +86,10 @@ def peer_entry(journey: Journey, move: Movement) -> Outcome:
         slot = machine.ram.read_int(sp + arch.word, arch.word)
         if back & ~PAGE_MASK != int(image.control_page):
             wrong.append(f"return address {back:#x} is not in the control page {show_phys(image.control_page)}")
-        if slot != loaded.start:
-            wrong.append(f"word above the return address is {slot:#x}, not the entry {loaded.start:#x} (like B-01)")
+        if slot != start:
+            wrong.append(f"word above the return address is {slot:#x}, not the entry {start:#x} (like B-01)")
+        if start != loaded.start and loaded.slot:
+            wrong.extend(_slot_cookie(journey, start))
     findings = [finding_here(journey, name, "the stub's convention at the peer's entry", line) for line in wrong]
     stored = machine.loop.last_string
     if stored is not None and move.tick <= stored[0] and machine.hazards.serial <= stored[0]:
@@ -110,19 +112,39 @@ def peer_entry(journey: Journey, move: Movement) -> Outcome:
     return Outcome(name, tuple(findings))
 
 
-def return_entry(journey: Journey) -> Outcome:
-    """The peer entered A at a legal entry, in the re-entry mode."""
+def _slot_cookie(journey: Journey, start: int) -> list[str]:
+    """B's own entry, which it left in the slot, bears its cookie."""
+    raw = journey.machine.ram.read(start - COOKIE_SIZE, COOKIE_SIZE)
+    if (
+        int.from_bytes(raw[:4], "little") == COOKIE_MAGIC
+        and int.from_bytes(raw[4:], "little") == CookieKind.RESUME_SLOT
+    ):
+        return []
+    return [f"the cookie before B's entry {start:#x} is {raw.hex(' ')}"]
+
+
+def reentry(journey: Journey, kind: CookieKind) -> Outcome:
+    """A was entered at the entry that bears the cookie ``kind``, or by its back entry, in the re-entry mode."""
     name = "re-entry"
     machine, loaded = journey.machine, journey.require_loaded()
     pc = machine.cpu.pc
-    wrong = registers.reentry_state(journey.scene.arch, machine.cpu.registers())
-    if journey.scene.handoff == "page" and loaded.jump_entry is not None:
-        wanted = loaded.jump_entry.symbols["after_image_save"]
+    state = machine.cpu.registers()
+    wrong = registers.reentry_state(journey.scene.arch, state)
+    if loaded.jump_entry is not None:
+        symbol = "after_resume" if kind is CookieKind.AFTER_RESUME else "after_image_save"
+        wanted = loaded.jump_entry.symbols[symbol]
         raw = machine.ram.read(pc - COOKIE_SIZE, COOKIE_SIZE)
         if pc != wanted:
-            wrong.append(f"entered at {pc:#x}, not at after_image_save {wanted:#x}")
-        elif int.from_bytes(raw[4:], "little") != CookieKind.AFTER_IMAGE_SAVE:
-            wrong.append(f"the cookie before after_image_save is {raw.hex(' ')}")
+            wrong.append(f"entered at {pc:#x}, not at {symbol} {wanted:#x}")
+        elif int.from_bytes(raw[4:], "little") != kind:
+            wrong.append(f"the cookie before {symbol} is {raw.hex(' ')}")
+    elif loaded.linux is None:
+        back, word = journey.progress.back_entry, journey.scene.arch.word
+        if pc != back:
+            wrong.append(f"entered at {pc:#x}, not at the return address {back:#x} that B was given")
+        top = machine.ram.read_int(state["rsp"] & (1 << 8 * word) - 1, word)
+        if kind is CookieKind.AFTER_RESUME and top:
+            wrong.append(f"the word on the stack of a C that does not come back is {top:#x}, not 0")
     return Outcome(name, tuple(finding_here(journey, name, "the re-entry convention", line) for line in wrong))
 
 

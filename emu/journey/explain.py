@@ -13,7 +13,7 @@ from emu.errors import KjumpError
 from emu.journey import departure, programs
 from emu.journey.departure import Step, steps_of
 from emu.journey.findings import Finding
-from emu.journey.scene import Scene
+from emu.journey.scene import Scene, kind_of
 from emu.machine.events import Position
 from emu.machine.machine import Machine
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
@@ -21,7 +21,8 @@ from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
 if TYPE_CHECKING:
     from emu.journey.journey import Journey
 
-MOVEMENTS = ("suspend", "return")
+MOVING = ("suspend", "return", "rejump", "restore", "resume")
+"""The transitions in which pages move, whatever round of each."""
 
 
 class Probe:
@@ -69,7 +70,7 @@ class Probe:
 
 def explain(journey: Journey, finding: Finding) -> Finding:
     """``finding`` with the evidence that a second run gives."""
-    if finding.transition not in MOVEMENTS:
+    if kind_of(finding.transition) not in MOVING:
         return finding
     evidence: list[str] = []
     if journey.scene.stubs and journey.require_loaded().linux is None:
@@ -81,7 +82,7 @@ def explain(journey: Journey, finding: Finding) -> Finding:
 
 def _again(journey: Journey, scene: Scene, probe: Probe) -> Journey:
     """Run ``scene`` once more, at the fast speed: an onlooker needs the hooks of the strict one."""
-    second = type(journey)(replace(scene, strict=False, checks=False), probe=probe)
+    second = type(journey)(replace(scene, strict=False, checks=False, image=None), probe=probe)
     second.run()
     return second
 
@@ -93,7 +94,8 @@ def _departure(journey: Journey, until: str) -> Iterator[str]:
         theirs = _built_in(journey, until)
     except KjumpError:  # the scene makes no sense with the built-in stubs: nothing to compare with
         return
-    for name in MOVEMENTS[: MOVEMENTS.index(until) + 1]:
+    names = [name for name in journey.scene.journey.transitions if kind_of(name) in MOVING]
+    for name in names[: names.index(until) + 1]:
         found = departure.first(mine.get(name, []), theirs.get(name, []))
         if found:
             yield found

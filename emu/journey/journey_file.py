@@ -10,17 +10,35 @@ from pathlib import Path
 
 from emu import resources
 from emu.errors import JourneyError
+from emu.units import PAGE_SIZE
 
-TRANSITIONS = ("load", "suspend", "return")
+TRANSITIONS = ("load", "suspend", "save", "return", "boot", "restore", "resume", "rejump")
+_AFTER = {
+    "": ("load",),
+    "load": ("suspend",),
+    "suspend": ("save", "return"),
+    "save": ("return",),
+    "return": ("boot", "rejump"),
+    "boot": ("restore",),
+    "restore": ("resume",),
+    "resume": (),
+    "rejump": ("save", "return"),
+}
+"""What may come after what; a journey may end anywhere."""
 _TOP = {"name", "summary", "transitions", "transfer", "handoff", "machine", "kernels", "command_line"}
-_MACHINE = {"ram", "target", "e820"}
+_MACHINE = {"ram", "target", "e820", "restore_base"}
+_LETTERS = ("a", "b", "c")
 _HEADER = re.compile(r"\s*\[+\s*([\w.\-]+)\s*\]")
 _KEY = re.compile(r"\s*[\"']?([\w\-]+)[\"']?\s*=")
 
 
 @dataclass(frozen=True, slots=True)
 class JourneyFile:
-    """A journey as its TOML file describes it; command lines are templates."""
+    """A journey as its TOML file describes it; command lines are templates.
+
+    ``transitions`` have names of their own: the second ``return`` is ``return 2``.  ``restore_base`` is the link
+    address of kernel C, 0 for that of the target area.
+    """
 
     path: Path
     name: str
@@ -33,6 +51,17 @@ class JourneyFile:
     e820: tuple[Mapping[str, object], ...]
     kernels: Mapping[str, Mapping[str, str]]
     command_lines: Mapping[str, str]
+    restore_base: int = 0
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The transitions, whatever round of each."""
+        return frozenset(kind_of(name) for name in self.transitions)
+
+
+def kind_of(name: str) -> str:
+    """The transition that ``name`` is a round of."""
+    return name.partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +127,24 @@ def read_journey(path: Path) -> JourneyFile:
     for key in data:
         if key not in _TOP:
             raise source.error(key, f"unknown key {key}", f"known: {', '.join(sorted(_TOP))}")
-    transitions = data.get("transitions", list(TRANSITIONS))
-    if not isinstance(transitions, list) or tuple(transitions) != TRANSITIONS[: len(transitions)] or not transitions:
-        raise source.error("transitions", f"transitions must be a beginning of {list(TRANSITIONS)}")
+    transitions = _transitions(source, data.get("transitions", ["load", "suspend", "return"]))
     machine = source.table(data, "machine", _MACHINE)
     e820 = machine.get("e820", [])
     if not isinstance(e820, list) or not all(isinstance(entry, dict) for entry in e820):
         raise source.error("machine.e820", "machine.e820 must be a list of tables")
-    letters = source.table(data, "kernels", {"a", "b"})
+    letters = source.table(data, "kernels", set(_LETTERS))
     kernels: dict[str, Mapping[str, str]] = {}
-    for letter in ("a", "b"):
+    for letter in _LETTERS:
         by_width = source.table(letters, f"kernels.{letter}", {"32", "64"})
         kernels[letter] = {width: source.string(by_width, f"kernels.{letter}.{width}") for width in by_width}
-    lines = source.table(data, "command_line", {"a", "b"})
+    lines = source.table(data, "command_line", set(_LETTERS))
+    for letter in lines:
+        _template(source, letter, source.string(lines, f"command_line.{letter}"))
     return JourneyFile(
         path=path,
         name=source.string(data, "name", path.stem),
         summary=source.string(data, "summary", ""),
-        transitions=tuple(transitions),
+        transitions=transitions,
         transfer=source.string(data, "transfer", "swap"),
         handoff=source.string(data, "handoff", "page"),
         ram=source.string(machine, "machine.ram", "64M"),
@@ -123,7 +152,47 @@ def read_journey(path: Path) -> JourneyFile:
         e820=tuple(e820),
         kernels=kernels,
         command_lines={key: source.string(lines, f"command_line.{key}") for key in lines},
+        restore_base=_restore_base(source, machine),
     )
+
+
+def _transitions(source: _Source, given: object) -> tuple[str, ...]:
+    """Each transition under a name of its own; raises JourneyError for an order that makes no sense."""
+    if not isinstance(given, list) or not given:
+        raise source.error("transitions", "transitions must be a list of names", f"of {', '.join(TRANSITIONS)}")
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    before = ""
+    for one in given:
+        if one not in _AFTER[before]:
+            after = f"after {before}" if before else "first"
+            raise source.error(
+                "transitions",
+                f"{one!r} cannot come {after}",
+                f"what can: {', '.join(_AFTER[before]) or 'nothing, a journey ends with it'}",
+            )
+        before = str(one)
+        seen[before] = seen.get(before, 0) + 1
+        names.append(before if seen[before] == 1 else f"{before} {seen[before]}")
+    return tuple(names)
+
+
+def _template(source: _Source, letter: str, line: str) -> None:
+    """Raises JourneyError for a command line that names something unknown in braces."""
+    known = {"handoff": "", "target": "", "area": "", "seed": 0, "image": ""}
+    try:
+        line.format(**known)
+    except (KeyError, IndexError, ValueError) as error:
+        raise source.error(
+            f"command_line.{letter}", f"the template does not work: {error}", f"known in braces: {', '.join(known)}"
+        ) from error
+
+
+def _restore_base(source: _Source, machine: Mapping[str, object]) -> int:
+    value = machine.get("restore_base", 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value % PAGE_SIZE or not 0 <= value < 1 << 32:
+        raise source.error("machine.restore_base", "machine.restore_base must be the address of a page under 4 GiB")
+    return value
 
 
 def builtin_journeys() -> dict[str, JourneyFile]:

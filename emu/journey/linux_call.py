@@ -13,7 +13,7 @@ from typing import Final
 
 from emu import resources
 from emu.assembler import Image
-from emu.errors import ImageError
+from emu.errors import ImageError, JourneyError
 from emu.journey import programs
 from emu.journey.scene import Scene
 from emu.kernelfile import KernelStub, StubForm
@@ -83,6 +83,12 @@ def check(stub: KernelStub, scene: Scene) -> None:
             "has no restore_after_save, so nothing can enter A by the jump page", where=stub.name,
             hint="run it with --handoff stack",
         )  # fmt: skip
+    if scene.transfer == "copy":
+        raise JourneyError(
+            f"{stub.name} cannot copy: Linux's stub exchanges source and destination whenever it preserves the context",
+            where="--transfer",
+            hint="swap, or reserved",
+        )
     if stub.form is StubForm.X86_64 and stub.linear % PAGE_SIZE:
         raise ImageError(
             f"relocate_kernel at {stub.linear:#x} does not begin a page, so the transition mapping would not "

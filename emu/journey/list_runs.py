@@ -22,6 +22,7 @@ from emu.journey.result import finding_json
 from emu.journey.scene import Scene
 from emu.kexec.allocator import PageOwner
 from emu.kexec.entry_list import ListBuilder, Pair
+from emu.kexec.layout import CookieKind
 from emu.machine import events as ev
 from emu.machine.cpustate import RDI
 from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
@@ -110,7 +111,7 @@ class ListBench:
         else:
             machine.ram.write(machine.cpu.translate(machine.cpu.rsp + 4), head.to_bytes(4, "little"))
         journey.loaded = replace(self.loaded, image=replace(self.loaded.image, head=head))
-        return movement.begin(journey, "suspend")
+        return movement.begin(journey, "suspend", movement.leaving(journey))
 
     def leave(self) -> ev.Outcome:
         """Run until control is outside the stub's pages."""
@@ -147,7 +148,9 @@ class ListBench:
             yield linux_checks.own_bytes(journey, self.loaded.linux)
         yield from self._moved(move, self.loaded.start, pages)
         counts.append(machine.count.instructions - begun)
-        yield control.peer_entry(journey, move)
+        yield control.peer_entry(journey, move, self.loaded.start)
+        sp = machine.cpu.registers()["rsp"]
+        journey.progress.back_entry = machine.ram.read_int(sp, journey.scene.arch.word)
 
     def _back(self, called: movement.Movement, counts: list[int]) -> Iterator[Outcome]:
         journey, machine = self.journey, self.journey.machine
@@ -158,10 +161,10 @@ class ListBench:
         if not isinstance(outcome, ev.Breakpoint):
             yield self._failed(outcome)
             raise _Stopped
-        yield control.return_entry(journey)
+        yield control.reentry(journey, CookieKind.AFTER_IMAGE_SAVE)
         if self.loaded.linux is not None:
             yield linux_checks.next_entry(journey, self.loaded.linux)
-        move = movement.begin(journey, "return")
+        move = movement.begin(journey, "return", movement.returning(journey))
         begun = machine.count.instructions
         yield from self._moved(
             move, journey.scene.arch.text_base + journey.kernel_a.symbols["after_jump"], called.moved

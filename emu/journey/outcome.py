@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from emu.journey.journey import Journey
 
 
+class Ended(Exception):  # noqa: N818 - control flow between the stages of a journey
+    """Raised when the guest did something that the journey has no next step for."""
+
+    def __init__(self, outcome: ev.Outcome) -> None:
+        self.outcome = outcome
+        super().__init__(str(outcome))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A check that was made; it holds if there are no findings."""

@@ -13,7 +13,6 @@ from emu.errors import ImageError, JourneyError
 from emu.journey.scene import Scene
 from emu.kernelfile import KernelStub, find_stub, is_kernel
 from emu.kexec.arch import Arch
-from emu.kexec.layout import KERNEL_BASE
 from emu.units import PAGE_SIZE
 
 ENTRY_NAMES = ("relocate_new_kernel", "relocate_kernel")
@@ -58,14 +57,16 @@ class StubFiles:
     replaced: frozenset[str] = frozenset()
 
 
+def built_in_stubs(arch: Arch) -> StubFiles:
+    """The stubs that come with kjump."""
+    folder = resources.asm_dir() / _folder(arch)
+    return StubFiles(folder / "relocate_new_kernel.S", folder / "jump_entry.S", folder / "purgatory.S")
+
+
 def stub_files(scene: Scene) -> StubFiles:
     """The built-in stubs with those of ``--stub`` put in their places, which their symbols tell."""
-    folder = resources.asm_dir() / _folder(scene.arch)
-    files = {
-        "relocate": folder / "relocate_new_kernel.S",
-        "jump_entry": folder / "jump_entry.S",
-        "purgatory": folder / "purgatory.S",
-    }
+    own = built_in_stubs(scene.arch)
+    files = {"relocate": own.relocate, "jump_entry": own.jump_entry, "purgatory": own.purgatory}
     replaced = set()
     for path in scene.stubs:
         symbols = load(path, PAGE_SIZE, scene.arch).symbols
@@ -115,8 +116,12 @@ def hostile_names() -> dict[str, int]:
 
 
 def kernel(scene: Scene, letter: str) -> Image:
-    """Kernel ``letter`` of the scene, at its link address."""
-    by_width = scene.journey.kernels[letter]
+    """Kernel ``letter`` of the scene, at its link address.
+
+    A and B are linked alike, as any two builds of a kernel are, unless B is linked specially for a reserved target
+    area.  C is linked for the target area, or where the journey says.
+    """
+    by_width = scene.journey.kernels.get(letter, {})
     name = by_width.get(str(scene.arch.bits))
     if name is None:
         where = str(scene.journey.path)
@@ -131,4 +136,4 @@ def kernel(scene: Scene, letter: str) -> Image:
         defines["HOSTILE"] = names.get(scene.hostile, 0)
         if linux_stub(scene) is not None:
             defines |= {"PEER_GDT": int(not scene.own_gdt), "PAE_BACK": int(scene.pae_back)}
-    return load(path, KERNEL_BASE, scene.arch, defines)
+    return load(path, scene.link_address(letter), scene.arch, defines)

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emu.errors import BadCommandLine, JourneyError
-from emu.journey.journey_file import TRANSITIONS, JourneyFile, builtin_journeys, find_journey, read_journey
+from emu.journey.journey_file import (
+    TRANSITIONS,
+    JourneyFile,
+    builtin_journeys,
+    find_journey,
+    kind_of,
+    read_journey,
+)
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap, Range, default_map
-from emu.kexec.layout import KERNEL_BASE
+from emu.kexec.layout import KERNEL_BASE, Transfer
 from emu.kexec.memparse import memparse
 from emu.kexec.target import parse_target, place_target
-from emu.units import MIB, show_size
+from emu.units import MIB, Phys, show_size
 
 __all__ = [
     "HANDOFFS",
@@ -23,14 +30,17 @@ __all__ = [
     "Scene",
     "builtin_journeys",
     "find_journey",
+    "kind_of",
     "make_scene",
     "parse_arch",
     "parse_size",
     "read_journey",
 ]
-TRANSFERS = ("swap",)
-HANDOFFS = ("page", "stack")
+TRANSFERS = ("reserved", "copy", "swap")
+HANDOFFS = ("page", "cmdline", "stack")
 _SMALLEST = 24 * MIB
+A_SPACE = Range(Phys(KERNEL_BASE), Phys(KERNEL_BASE + 2 * MIB))
+"""Where kernel A runs: a reserved target area lies elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,8 @@ class Scene:
     ``stubs`` are files that replace the built-in ones (each finds its place by its symbols); ``defines`` are
     assembly-time symbols by kernel letter; ``hostile`` names one of kernels/hostile.inc.
     With Linux's own stub: ``preserve`` False is a plain kexec, ``own_gdt`` a B that comes back with its own GDT,
-    ``pae_back`` one that sets CR4.PAE before.
+    ``pae_back`` one that sets CR4.PAE before.  ``image`` is the file that a saved image goes to; without one it is a
+    file that goes away with the journey.
     """
 
     journey: JourneyFile
@@ -60,11 +71,38 @@ class Scene:
     own_gdt: bool = False
     pae_back: bool = False
     defines: Mapping[str, int] = field(default_factory=dict)
+    image: Path | None = None
+
+    def command_line(self, letter: str) -> str:
+        """The command line of kernel A or C; B's is made when it is loaded."""
+        line = self.journey.command_lines.get(letter, "")
+        return line.format(target=self.target, area=self.area_text, seed=self.seed, handoff="", image=self.image_name)
+
+    @property
+    def image_name(self) -> str:
+        """What C is told that its image is called."""
+        return self.image.name if self.image is not None else "image"
+
+    def link_address(self, letter: str) -> int:
+        """Where kernel ``letter`` is linked, physical."""
+        if letter == "c":
+            return self.journey.restore_base or int(self.target_range.start)
+        return int(self.target_range.start) if letter == "b" and self.is_reserved else KERNEL_BASE
 
     @property
     def ram_text(self) -> str:
         """The size of RAM as ``--ram`` takes it."""
         return f"{self.ram // MIB}M"
+
+    @property
+    def transfer_kind(self) -> Transfer:
+        """The transfer as the jump page's ``mode`` has it."""
+        return Transfer[self.transfer.upper()]
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether the target area is taken out of A's RAM."""
+        return self.transfer == "reserved"
 
     @property
     def memory_map(self) -> MemoryMap:
@@ -74,13 +112,24 @@ class Scene:
         return default_map(self.ram)
 
     @property
+    def a_map(self) -> MemoryMap:
+        """The map that kernel A is told: with the transfer ``reserved``, the target area is no RAM of its."""
+        return self.memory_map.with_reserved(self.target_range) if self.is_reserved else self.memory_map
+
+    @property
     def target_range(self) -> Range:
         """The physical target area that ``kexec_jump=`` gives on this machine."""
         memory_map = self.memory_map
         choice = parse_target(self.target).choose(memory_map.total_ram)
         if choice is None:
             raise JourneyError(f"kexec_jump={self.target} chooses no target area on this machine")
-        return place_target(choice, memory_map)
+        return place_target(choice, memory_map, A_SPACE if self.is_reserved else None)
+
+    @property
+    def area_text(self) -> str:
+        """The target area with its address, as B is told it, whoever chose."""
+        area = self.target_range
+        return f"{area.size:#x}@{area.start:#x}" if self.target.find("@") < 0 or ":" in self.target else self.target
 
     def title(self) -> str:
         """The head line of a report."""
@@ -89,6 +138,12 @@ class Scene:
             f"{self.arch}, {self.transfer}, {self.handoff}    {show_size(self.ram)}, "
             f"target area {show_size(area.size)} at p:{area.start:#x}    seed {self.seed}"
         )
+
+
+def _default_target(journey: JourneyFile, transfer: str) -> str:
+    """The journey's target area; its size alone where A runs there and may not, so that the loader chooses."""
+    fixed = ":" not in journey.target and journey.target.partition("@")
+    return fixed[0] if fixed and transfer == "reserved" else journey.target
 
 
 def parse_arch(name: str) -> Arch:
@@ -124,6 +179,7 @@ def make_scene(
     strict: bool = True,
     plain_strings: bool = False,
     checks: bool = True,
+    image: Path | None = None,
 ) -> Scene:
     """A scene from a journey and what a person changed; raises JourneyError for what cannot be run."""
     chosen_transfer, chosen_handoff = transfer or journey.transfer, handoff or journey.handoff
@@ -131,6 +187,12 @@ def make_scene(
         raise JourneyError(f"transfer {chosen_transfer} is not one of {', '.join(TRANSFERS)}", where="--transfer")
     if chosen_handoff not in HANDOFFS:
         raise JourneyError(f"hand-off {chosen_handoff} is not one of {', '.join(HANDOFFS)}", where="--handoff")
+    if arch.bits == 32 and (chosen_transfer != "swap" or chosen_handoff == "cmdline"):
+        raise JourneyError(
+            f"{arch} has the transfer swap alone, with the hand-offs page and stack",
+            where="--arch",
+            hint="x86_64 and x86_64-la57 have every pairing",
+        )
     size = parse_size(ram or journey.ram, "--ram")
     if size < _SMALLEST or size % MIB:
         raise JourneyError(
@@ -145,12 +207,13 @@ def make_scene(
         handoff=chosen_handoff,
         ram=size,
         seed=seed,
-        target=target or journey.target,
+        target=target or _default_target(journey, chosen_transfer),
         stubs=stubs,
         hostile=hostile,
         strict=strict,
         plain_strings=plain_strings,
         checks=checks,
+        image=image,
     )
     area = scene.target_range
     memory_map = scene.memory_map

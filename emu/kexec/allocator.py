@@ -24,10 +24,12 @@ class PageOwner(StrEnum):
     SWAP = "swap"
     LIST = "list"
     SOURCE = "source"
+    BACKUP = "backup"
     TABLE = "page table"
     JUMP_PAGE = "jump page"
     ENTRY_CODE = "entry code"
     RELOCATE_COPY = "relocate copy"
+    SAFE_LIST = "safe list"
 
 
 class Order(Enum):
@@ -129,7 +131,11 @@ class PageAllocator:
 
     def list_page(self) -> Phys:
         """A page for entries of the list: for no destination, so in none; raises :class:`LoadError` (ENOMEM)."""
-        return self._own(self._outside_or(None), PageOwner.LIST)
+        return self.outside_page(PageOwner.LIST)
+
+    def outside_page(self, owner: PageOwner) -> Phys:
+        """A page in no destination, not even its own; raises :class:`LoadError` (ENOMEM)."""
+        return self._own(self._outside_or(None), owner)
 
     def source_page(self, destination: Phys) -> Phys:
         """The source page for the page at ``destination``; raises :class:`LoadError` (ENOMEM)."""

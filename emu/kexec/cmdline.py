@@ -5,12 +5,14 @@ Guests parse the same options in assembly; :meth:`ParsedCommandLine.guest_result
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from emu.errors import BadCommandLine
-from emu.kexec.layout import COMMAND_LINE_SIZE
-from emu.kexec.memparse import parse_number
+from emu.kexec.layout import COMMAND_LINE_SIZE, ParsedWord
+from emu.kexec.memparse import memparse, parse_number
 from emu.kexec.target import Preference, TargetSpec, parse_target
 
 NOT_GIVEN: Final = (1 << 64) - 1
@@ -19,7 +21,14 @@ _SPACES: Final = " \t\n\v\f\r"
 TARGET: Final = "kexec_jump"
 JUMP_BUF_PFN: Final = "jump_buf_pfn"
 SEED: Final = "seed"
-RET: Final = "ret"
+ROUNDS: Final = "rounds"
+RESUME: Final = "kexec_jump_resume"
+SAVED: Final = "kexec_jump_saved"
+SLOT: Final = "kexec_jump_slot"
+BACK_ENTRY: Final = "kexec_jump_back_entry"
+ELFCOREHDR: Final = "elfcorehdr"
+_NUMBERS: Final = (JUMP_BUF_PFN, SEED, ROUNDS, RESUME, SAVED, SLOT, BACK_ENTRY)
+_WORDS: Final = {"ret": ParsedWord.RET, "poweroff": ParsedWord.POWEROFF, "save": ParsedWord.SAVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +99,59 @@ def split_words(line: str) -> tuple[Word, ...]:
 
 @dataclass(frozen=True, slots=True)
 class GuestResults:
-    """What the parser of a guest stores at its symbol ``parsed``, five qwords in this order."""
+    """What the parser of a guest stores at its symbol ``parsed``, qwords in this order (:class:`layout.Parsed`)."""
 
     jump_buf_pfn: int
     target_start: int
     target_size: int
     seed: int
     unknown_words: int
+    resume: int = 0
+    saved: int = 0
+    slot: int = 0
+    elfcorehdr: int = 0
+    back_entry: int = 0
+    rounds: int = 0
+    words: int = 0
 
-    def qwords(self) -> tuple[int, int, int, int, int]:
+    def qwords(self) -> tuple[int, ...]:
         """The values in the order of memory."""
-        return (self.jump_buf_pfn, self.target_start, self.target_size, self.seed, self.unknown_words)
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        """The results as they lie in a guest's memory."""
+        return cls(*struct.unpack(f"<{len(cls.__slots__)}Q", raw))
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedCommandLine:
-    """A command line, understood: the last value of each option, what was not for us, and notes for the person."""
+    """A command line, understood: the last value of each option, what was not for us, and notes for the person.
+
+    ``numbers`` are the options that take a number, by name.
+    """
 
     words: tuple[Word, ...]
     target: TargetSpec | None
-    jump_buf_pfn: int | None
-    seed: int | None
-    plain_return: bool
+    numbers: Mapping[str, int]
+    flags: ParsedWord
     unknown: tuple[Word, ...]
     notes: tuple[str, ...]
+
+    @property
+    def jump_buf_pfn(self) -> int | None:
+        """The page frame of the jump page, None where the line names none."""
+        return self.numbers.get(JUMP_BUF_PFN)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, None where it is not given."""
+        return self.numbers.get(SEED)
+
+    @property
+    def plain_return(self) -> bool:
+        """Whether the word ``ret`` stands there."""
+        return ParsedWord.RET in self.flags
 
     def guest_results(self, total_ram: int = 0) -> GuestResults:
         """What a guest's parser must come to on a machine with ``total_ram`` bytes of RAM (needed for ranges only).
@@ -126,8 +164,21 @@ class ParsedCommandLine:
             ranged = self.target.choose(total_ram) if self.target.ranged else None
             size = self.target.sizes[0].size if not self.target.ranged else ranged.size if ranged else 0
             start = (self.target.offset or 0) if size else 0
-        pfn = NOT_GIVEN if self.jump_buf_pfn is None else self.jump_buf_pfn
-        return GuestResults(pfn, start, size, self.seed or 0, len(self.unknown))
+        number = self.numbers
+        return GuestResults(
+            jump_buf_pfn=number.get(JUMP_BUF_PFN, NOT_GIVEN),
+            target_start=start,
+            target_size=size,
+            seed=number.get(SEED, 0),
+            unknown_words=len(self.unknown),
+            resume=number.get(RESUME, 0),
+            saved=number.get(SAVED, 0),
+            slot=number.get(SLOT, 0),
+            elfcorehdr=number.get(ELFCOREHDR, 0),
+            back_entry=number.get(BACK_ENTRY, 0),
+            rounds=number.get(ROUNDS, 0),
+            words=int(self.flags),
+        )
 
 
 def _number(word: Word) -> int:
@@ -143,10 +194,31 @@ def _number(word: Word) -> int:
     return value
 
 
-def _last_number(words: list[Word], notes: list[str]) -> int | None:
-    values = [_number(word) for word in words]
-    notes.extend(_overridden(word, words[-1]) for word in words[:-1])
-    return values[-1] if values else None
+def _core_header(word: Word) -> int:
+    """The offset of ``elfcorehdr=[size[KMG]@]offset[KMG]``, in bytes (Linux kernel/crash_dump.c)."""
+    text, at, value = word.value or "", 0, 0
+    while True:
+        value, end = memparse(text, at)
+        if end == at:
+            raise BadCommandLine("number expected", option=f"{word.param}=", column=word.value_column + at)
+        if at or not text.startswith("@", end):
+            break
+        at = end + 1
+    if end != len(text) or value >= 1 << 64:
+        raise BadCommandLine(
+            f"unrecognised {text[end:]!r} in the address", option=f"{word.param}=", column=word.value_column + end
+        )
+    return value
+
+
+def _last_numbers(given: Mapping[str, list[Word]], notes: list[str]) -> dict[str, int]:
+    numbers = {}
+    for name, words in given.items():
+        values = [_core_header(word) if name == ELFCOREHDR else _number(word) for word in words]
+        notes.extend(_overridden(word, words[-1]) for word in words[:-1])
+        if values:
+            numbers[name] = values[-1]
+    return numbers
 
 
 def _overridden(word: Word, winner: Word) -> str:
@@ -167,31 +239,32 @@ def _target(words: list[Word], notes: list[str]) -> TargetSpec | None:
 def parse_command_line(line: str) -> ParsedCommandLine:
     """Read ``line``, without its NUL.
 
-    Our options are ``kexec_jump=``, ``jump_buf_pfn=`` and ``seed=`` (numbers by C's rules) and the word ``ret``; every
-    other word is kept in ``unknown``.  Of an option that is repeated the last one counts, with a note; every one of
-    them is checked.  Raises :class:`BadCommandLine` naming option and column for a malformed value of one of ours and
-    for a line that is too long.
+    Our options are ``kexec_jump=``, ``elfcorehdr=``, those that take a number by C's rules (``jump_buf_pfn=``,
+    ``seed=``, ``rounds=``, the addresses of the hand-offs) and the words ``ret``, ``poweroff``, ``save``; every other
+    word is kept in ``unknown``.  Of an option that is repeated the last one counts, with a note; all of them are
+    checked.  Raises :class:`BadCommandLine` naming option and column for a malformed value of one of ours and for a
+    line that is too long.
     """
     words = split_words(line)
-    ours: dict[str, list[Word]] = {TARGET: [], JUMP_BUF_PFN: [], SEED: []}
+    ours: dict[str, list[Word]] = {name: [] for name in (TARGET, ELFCOREHDR, *_NUMBERS)}
     unknown: list[Word] = []
-    plain_return = False
+    flags = ParsedWord(0)
     for word in words:
         if word.param in ours:
             if word.value is None:
                 raise BadCommandLine("needs a value", option=f"{word.param}=", column=word.column)
             ours[word.param].append(word)
-        elif word.param == RET and word.value is None:
-            plain_return = True
+        elif word.param in _WORDS and word.value is None:
+            flags |= _WORDS[word.param]
         else:
             unknown.append(word)
     notes: list[str] = []
+    targets = ours.pop(TARGET)
     return ParsedCommandLine(
         words=words,
-        target=_target(ours[TARGET], notes),
-        jump_buf_pfn=_last_number(ours[JUMP_BUF_PFN], notes),
-        seed=_last_number(ours[SEED], notes),
-        plain_return=plain_return,
+        target=_target(targets, notes),
+        numbers=_last_numbers(ours, notes),
+        flags=flags,
         unknown=tuple(unknown),
         notes=tuple(notes),
     )

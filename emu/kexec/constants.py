@@ -43,6 +43,7 @@ def kexec_constants() -> list[Constant]:
     relocate = [
         Constant(f"RELOCATE_{flag.name}", flag.value, "relocate_new_kernel flag") for flag in layout.RelocateFlag
     ]
+    words = [Constant(f"WORD_{word.name}", word.value, "bit of PARSED_WORDS") for word in layout.ParsedWord]
     load = [Constant(f"KEXEC_{flag.name}", flag.value, "kexec_load flag") for flag in layout.LoadFlag]
     return [
         Constant("PAGE_SIZE", PAGE_SIZE, "bytes in a page"),
@@ -63,6 +64,11 @@ def kexec_constants() -> list[Constant]:
         Constant("COOKIE_SIZE", layout.COOKIE_SIZE, "bytes of the cookie before an entry"),
         *_members(layout.CookieKind, "COOKIE", "cookie kind"),
         *_members(layout.HostRequest, "HOST", "host request"),
+        *_members(layout.Parsed, "PARSED", "offset at parsed:"),
+        *words,
+        *_members(layout.PostCode, "POST", "on the POST port:"),
+        Constant("PURGATORY_REGIONS", layout.PURGATORY_REGIONS, "ranges that purgatory can check"),
+        Constant("BACK_ENTRY_ROOM", layout.BACK_ENTRY_ROOM, "bytes that purgatory may append to a command line"),
     ]
 
 

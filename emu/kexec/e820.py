@@ -162,6 +162,21 @@ class MemoryMap:
         clipped = ((max(page_up(start), r.start), min(page_down(end), r.end)) for r in self.ram_ranges)
         return [Range(Phys(low), Phys(high)) for low, high in clipped if low < high]
 
+    def with_reserved(self, area: Range) -> MemoryMap:
+        """This map with ``area`` taken out of RAM: what lies in it is RESERVED."""
+        parts: list[Range] = []
+        for entry in self.ranges:
+            start, end = max(entry.start, area.start), min(entry.end, area.end)
+            if entry.type is not E820Type.RAM or start >= end:
+                parts.append(entry)
+                continue
+            if entry.start < start:
+                parts.append(Range(entry.start, start))
+            parts.append(Range(start, end, E820Type.RESERVED))
+            if end < entry.end:
+                parts.append(Range(end, entry.end))
+        return MemoryMap.of(parts)
+
     def low_region(self) -> Range:
         """The first RAM range under 640 KiB, in whole pages, wherever this machine has it.
 

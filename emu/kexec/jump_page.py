@@ -62,6 +62,11 @@ _SIZES: Final = frozenset({"target_size", "low_size"})
 _NUMBERS: Final = frozenset({"version", "sequence", "safe_count"})
 
 
+def offset_of(name: str) -> int:
+    """The offset of a field in the page."""
+    return _BY_NAME[name].offset
+
+
 def dword_sum(page: bytes | bytearray) -> int:
     """The sum of the page's dwords modulo 2**32: 0 for a page with a right checksum."""
     dwords: tuple[int, ...] = _DWORDS.unpack(page)

@@ -19,11 +19,16 @@ class Ind(IntFlag):
 
 
 class RelocateFlag(IntFlag):
-    """The flags that x86_64 relocate_new_kernel takes in rcx (Linux arch/x86/include/asm/kexec.h); SWAP is ours."""
+    """The flag word of relocate_new_kernel: rcx on x86_64 (Linux arch/x86/include/asm/kexec.h), on i386 the fifth
+    argument, which the kernel calls preserve_context.
+
+    SWAP and COPY are ours: exchange pages although no context is preserved, copy them although one is.
+    """
 
     PRESERVE_CONTEXT = 1
     CACHE_INCOHERENT = 2
     SWAP = 4
+    COPY = 8
 
 
 class LoadFlag(IntFlag):
@@ -43,7 +48,9 @@ class ElfMachine(IntEnum):
 
 
 class KexecParams(IntEnum):
-    """Offsets in A's parameter block, which LOAD fills; every field but ``array`` is 8 bytes."""
+    """Offsets in the parameter block of A, which LOAD fills, and of C, which RESTORE fills; every field but ``array``
+    is 8 bytes.
+    """
 
     STATUS = 0x00
     ENTRY_VA = 0x08
@@ -56,9 +63,11 @@ class KexecParams(IntEnum):
     JUMP_PAGE = 0x40
     JUMP_PAGE_VA = 0x48
     PAGES = 0x50
-    RESERVED = 0x58
+    SLOT_VA = 0x58
     ARRAY = 0x60
-    SIZE = 0x70
+    COOKIE = 0x70
+    RESERVED = 0x78
+    SIZE = 0x80
 
 
 class PageList(IntEnum):
@@ -84,7 +93,8 @@ class ControlData(IntEnum):
     CP_PA_BACKUP_PAGES_MAP = 0x81C
     EFER = 0x820
     GDTR = 0x828
-    END = 0x830
+    CP_PA_INVERSE_MAP = 0x830
+    END = 0x834
 
 
 class BootParams(IntEnum):
@@ -117,6 +127,40 @@ class HostRequest(IntEnum):
     BACK = 4
     PARSED = 5
     INTACT = 6
+    POWER_OFF = 7
+    RESTORE = 8
+
+
+class Parsed(IntEnum):
+    """Offsets of the qwords at a kernel's symbol ``parsed``: what its command-line parser found."""
+
+    PFN = 0x00
+    START = 0x08
+    SIZE = 0x10
+    SEED = 0x18
+    UNKNOWN = 0x20
+    RESUME = 0x28
+    SAVED = 0x30
+    SLOT = 0x38
+    ELFCOREHDR = 0x40
+    BACK_ENTRY = 0x48
+    ROUNDS = 0x50
+    WORDS = 0x58
+    BYTES = 0x60
+
+
+class ParsedWord(IntFlag):
+    """Bits of the qword ``WORDS`` at ``parsed``: words without a value that stand on the command line."""
+
+    RET = 1
+    POWEROFF = 2
+    SAVE = 4
+
+
+class PostCode(IntEnum):
+    """What our code says on the POST port."""
+
+    SUM_MISMATCH = 0xE1
 
 
 class CookieKind(IntEnum):
@@ -141,6 +185,9 @@ JUMP_PAGE_MAGIC = b"KJUMPPG1"
 JUMP_PAGE_VERSION = 1
 MODE_PAE = 4
 MODE_LA57 = 8
+
+PURGATORY_REGIONS = 16
+BACK_ENTRY_ROOM = 64
 
 CONTROL_CODE_MAX_SIZE = 2048
 SEGMENT_MAX = 16

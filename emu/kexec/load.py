@@ -15,8 +15,8 @@ from emu.kexec.arch import Arch
 from emu.kexec.crash import load_crash
 from emu.kexec.e820 import MemoryMap, Range
 from emu.kexec.image import KexecImage
-from emu.kexec.layout import SEGMENT_MAX, ElfMachine, LoadFlag
-from emu.kexec.loading import ImageLoading
+from emu.kexec.layout import SEGMENT_MAX, ElfMachine, LoadFlag, Transfer
+from emu.kexec.loading import ImageLoading, JumpWish
 from emu.kexec.segments import Segment, check_inside, check_segments, usable_by_jump
 from emu.kexec.staged import PhysMemory, Staged
 from emu.units import Linear
@@ -32,8 +32,9 @@ class LoadRequest:
 
     ``entry`` is the physical address where B starts, ``flags`` has the ELF machine in its high half, and ``segments``
     None stands for an array that cannot be read.  The rest is no argument but the kernel's own doing: ``text``, the
-    linear address of relocate_kernel in the text of a classic x86_64 kernel, and how many control pages its caller
-    wants.
+    linear address of relocate_kernel in the text of a classic x86_64 kernel, how many control pages its caller wants,
+    and for KJUMP what is done with the memory that both kernels use, and whether there is a jump page (with its list of
+    memory that is safe to save) and a page of entry code (with its copy of the stub).
     """
 
     entry: int
@@ -41,6 +42,9 @@ class LoadRequest:
     flags: int = 0
     text: Linear | None = None
     caller_pages: int = 0
+    transfer: Transfer = Transfer.SWAP
+    jump_page: bool = True
+    entry_code: bool = True
 
 
 @dataclass(slots=True)
@@ -121,7 +125,10 @@ def _load_normal(request: LoadRequest, flags: LoadFlag, kernel: KexecState, stag
         usable = usable_by_jump(kernel.memory_map, target)
         check_inside(segments, usable, "the low region and the target area")
     loading = ImageLoading(kernel.arch, kernel.memory_map, kernel.pool, staged, segments)
-    return loading.run(request.entry, flags, target, text=request.text, caller_pages=request.caller_pages)
+    jump = None
+    if target is not None:
+        jump = JumpWish(target, request.transfer, jump_page=request.jump_page, entry_code=request.entry_code)
+    return loading.run(request.entry, flags, jump, text=request.text, caller_pages=request.caller_pages)
 
 
 def _load_crash(request: LoadRequest, kernel: KexecState, staged: Staged) -> KexecImage:

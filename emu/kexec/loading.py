@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from emu.kexec.allocator import PageAllocator, PageOwner, PagePool
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap, Range
-from emu.kexec.entry_list import Entry, ListBuilder, pairs_of, walk
+from emu.kexec.entry_list import Entry, ListBuilder, Pair, inverse, pairs_of, walk
 from emu.kexec.image import JumpPages, KexecImage
-from emu.kexec.layout import Ind, LoadFlag
+from emu.kexec.layout import Ind, LoadFlag, Transfer
 from emu.kexec.page_tables import build_flat_copy_tables, build_transition_tables
 from emu.kexec.segments import Segment, page_of
 from emu.kexec.staged import ZERO_PAGE, Staged
-from emu.units import PAGE_MASK, PAGE_SIZE, Linear, Phys
+from emu.units import PAGE_MASK, PAGE_SIZE, Linear, Phys, page_up
+
+
+@dataclass(frozen=True, slots=True)
+class JumpWish:
+    """What KJUMP asks of a load, see :class:`emu.kexec.load.LoadRequest`; ``target`` is the target area."""
+
+    target: Range
+    transfer: Transfer = Transfer.SWAP
+    jump_page: bool = True
+    entry_code: bool = True
 
 
 class ImageLoading:
@@ -27,6 +38,7 @@ class ImageLoading:
         self._staged = staged
         self._segments = segments
         self._slots: dict[Phys, Phys] = {}
+        self._in_place: Range | None = None
         self._pages = PageAllocator(
             pool,
             [(segment.mem, segment.end) for segment in segments],
@@ -40,18 +52,18 @@ class ImageLoading:
         self,
         entry: int,
         flags: LoadFlag,
-        target: Range | None,
+        wish: JumpWish | None,
         *,
         text: Linear | None = None,
         caller_pages: int = 0,
     ) -> KexecImage:
-        """The image, its pages staged; ``target`` is given for KJUMP, ``text`` and ``caller_pages`` as in LoadRequest.
+        """The image, its pages staged; ``wish`` is given for KJUMP, ``text`` and ``caller_pages`` as in LoadRequest.
 
         Raises :class:`LoadError` (ENOMEM, EFAULT).
         """
         control = self._pages.control_page()
         swap = self._pages.control_page(PageOwner.SWAP)
-        extra = self._jump_control_pages() if target is not None else ()
+        extra = self._jump_control_pages(wish) if wish is not None else {}
         caller = tuple(self._pages.control_page() for _ in range(caller_pages))
         root = build_transition_tables(
             self._arch,
@@ -62,14 +74,22 @@ class ImageLoading:
             text=text,
             also=[
                 *((segment.mem, segment.end) for segment in self._segments),
-                *((page, page + PAGE_SIZE) for page in (control, swap, *extra)),
+                *((page, page + PAGE_SIZE) for page in (control, swap, *extra.values())),
             ],
         )
-        jump = self._jump_pages(extra, root, target) if target is not None else None
+        jump = self._jump_pages(extra, root, wish.target) if wish is not None else None
         self._pages.release_rejects()
+        transfer = Transfer.SWAP if wish is None else wish.transfer
+        if wish is not None and transfer is Transfer.RESERVED:
+            self._in_place = wish.target
+        backups = self._back_up() if transfer is Transfer.COPY else []
         for segment in self._segments:
-            self._load_segment(segment)
+            self._load_segment(segment, keep=transfer is Transfer.COPY)
         head = self._list.terminate()
+        back = self._inverse_list(backups) if transfer is Transfer.COPY else None
+        if wish is not None and wish.jump_page and jump is not None:
+            jump = replace(jump, safe_list=self._pages.outside_page(PageOwner.SAFE_LIST))
+            self._staged.write_page(jump.safe_list, ZERO_PAGE)
         self._pages.finish()
         owned = {owner: tuple(pfns) for owner, pfns in self._pages.pages_by_owner().items()}
         return KexecImage(
@@ -86,6 +106,9 @@ class ImageLoading:
             owners=MappingProxyType(owned),
             jump=jump,
             caller_pages=caller,
+            transfer=transfer,
+            inverse_head=back.head if back is not None else 0,
+            inverse_pairs=inverse(backups) if back is not None else (),
         )
 
     def _list_page(self) -> Phys:
@@ -99,22 +122,64 @@ class ImageLoading:
     def _read_entry(self, address: Phys) -> int:
         return self._staged.read_word(address, self._arch.word)
 
-    def _jump_control_pages(self) -> tuple[Phys, ...]:
-        """Jump page, entry code page and second copy of the stub, cleared."""
-        owners = (PageOwner.JUMP_PAGE, PageOwner.ENTRY_CODE, PageOwner.RELOCATE_COPY)
-        pages = tuple(self._pages.control_page(owner) for owner in owners)
-        for page in pages:
+    def _jump_control_pages(self, wish: JumpWish) -> dict[PageOwner, Phys]:
+        """Jump page, entry code page and second copy of the stub, as far as they are wanted, cleared."""
+        owners = [PageOwner.JUMP_PAGE] if wish.jump_page else []
+        owners += [PageOwner.ENTRY_CODE, PageOwner.RELOCATE_COPY] if wish.entry_code else []
+        pages = {owner: self._pages.control_page(owner) for owner in owners}
+        for page in pages.values():
             self._staged.write_page(page, ZERO_PAGE)
         return pages
 
-    def _jump_pages(self, extra: tuple[Phys, ...], root: Phys, target: Range) -> JumpPages:
-        jump_page, entry_page, relocate_copy = extra
-        if self._arch.word == 4:
+    def _jump_pages(self, extra: dict[PageOwner, Phys], root: Phys, target: Range) -> JumpPages:
+        relocate_copy = extra.get(PageOwner.RELOCATE_COPY, Phys(0))
+        if self._arch.word == 4 and relocate_copy:
             root = build_flat_copy_tables(self._arch, self._table_page, self._staged.write, relocate_copy)
-        return JumpPages(jump_page, entry_page, relocate_copy, root, target, self._map.low_region())
+        return JumpPages(
+            jump_page=extra.get(PageOwner.JUMP_PAGE, Phys(0)),
+            entry_page=extra.get(PageOwner.ENTRY_CODE, Phys(0)),
+            relocate_copy=relocate_copy,
+            safe_list=Phys(0),
+            copy_table_root=root,
+            target=target,
+            low_region=self._map.low_region(),
+        )
 
-    def _load_segment(self, segment: Segment) -> None:
-        """One DESTINATION entry, then for each page: a source page, its entry, clear it, copy what there is."""
+    def _back_up(self) -> list[Pair]:
+        """The first part of a copy list: every page that B may use to a backup page of its own.
+
+        The two parts are ordered: what the second writes has been read by the first.
+        """
+        pages = (page for segment in self._segments for page in range(segment.mem, segment.end, PAGE_SIZE))
+        pairs = [(self._pages.outside_page(PageOwner.BACKUP), Phys(page)) for page in pages]
+        self._list.add_pairs(pairs)
+        return pairs
+
+    def _inverse_list(self, backups: list[Pair]) -> ListBuilder:
+        """The list that copies every backup to where it came from: who builds a copy list builds its inverse."""
+        back = ListBuilder(self._list_page, self._arch.word, self._staged.write)
+        back.add_pairs(inverse(backups))
+        back.terminate()
+        self._list.pages.extend(back.pages)
+        return back
+
+    def _load_segment(self, segment: Segment, *, keep: bool) -> None:
+        """One DESTINATION entry, then for each page: a source page, its entry, clear it, copy what there is.
+
+        ``keep``: pages without content get no source, and sources are never moved, so that the list can be carried out
+        again.  A segment in the part of memory that is loaded in place gets no entries.
+        """
+        if self._in_place is not None and self._in_place.start <= segment.mem < self._in_place.end:
+            for at in range(0, segment.memsz, PAGE_SIZE):
+                self._staged.write_page(Phys(segment.mem + at), page_of(segment, at))
+            return
+        if keep:
+            pages = range(0, min(page_up(segment.bufsz), segment.memsz), PAGE_SIZE)
+            pairs = [(Phys(segment.mem + at), self._pages.outside_page(PageOwner.SOURCE)) for at in pages]
+            self._list.add_pairs(pairs)
+            for at, (_, source) in zip(pages, pairs, strict=True):
+                self._staged.write_page(source, page_of(segment, at))
+            return
         self._list.add(Entry(Ind.DESTINATION, Phys(segment.mem)))
         for at in range(0, segment.memsz, PAGE_SIZE):
             destination = Phys(segment.mem + at)

@@ -33,7 +33,7 @@ def pack_params(image: KexecImage, *, entry_offset: int, block: int) -> bytes:
         KexecParams.HEAD: image.head,
         KexecParams.PA_CONTROL: image.control_page,
         KexecParams.START: image.entry,
-        KexecParams.FLAGS: int(image.preserves_context) if is_i386 else int(image.relocate_flags),
+        KexecParams.FLAGS: int(image.relocate_flags),
         KexecParams.PAGE_LIST: block + KexecParams.ARRAY if is_i386 else 0,
         KexecParams.HAS_PAE: int(image.arch.is_pae),
         KexecParams.JUMP_PAGE: jump_page,

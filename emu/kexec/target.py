@@ -168,28 +168,40 @@ def parse_target(text: str, column: int = 1) -> TargetSpec:
     return TargetSpec((SizeRange(0, None, size, column),), False, offset, preference, column)
 
 
-def place_target(choice: TargetChoice, memory_map: MemoryMap) -> Range:
+def place_target(choice: TargetChoice, memory_map: MemoryMap, avoid: Range | None = None) -> Range:
     """The physical target area for ``choice``: at its fixed address, or where all of it is RAM.
 
     Without an address it goes to the kernels' link address, where a kernel needs no relocation, or else to the first 2
-    MiB step of RAM above 1 MiB that holds it (the last one for ``,high``).  A fixed area may contain holes.  Raises
-    :class:`BadCommandLine` where a fixed area has no RAM at either end, or none is large enough.
+    MiB step of RAM above 1 MiB that holds it (the last one for ``,high``).  Where the area must ``avoid`` a range, the
+    loader's choice begins at the first multiple of its size behind that, or else wherever it fits.  A fixed area may
+    contain holes.  Raises :class:`BadCommandLine` where a fixed area has no RAM at either end or meets ``avoid``, or
+    none is large enough.
     """
     if choice.offset is not None:
         start, end = choice.offset, choice.offset + choice.size
         first, last = start // PAGE_SIZE, end // PAGE_SIZE - 1
         if not (memory_map.is_ram(first) and memory_map.is_ram(last)):
             raise _bad(f"{show_phys(start)}..{show_phys(end)} does not begin and end in RAM", choice.column, "")
+        if avoid is not None and start < avoid.end and avoid.start < end:
+            raise _bad(
+                f"{show_phys(start)}..{show_phys(end)} meets kernel A at {show_phys(avoid.start)}",
+                choice.column,
+                "a reserved area is not A's to run in: give the size alone, or as in 16M@32M",
+            )
         return Range(Phys(start), Phys(end))
     starts = [
         at
         for entry in memory_map.ram_ranges
         for at in range(max(-(-entry.start // PLACE_STEP), 1) * PLACE_STEP, entry.end - choice.size + 1, PLACE_STEP)
     ]
+    if avoid is not None:
+        starts = [at for at in starts if at >= avoid.end or at + choice.size <= avoid.start]
+        behind = -(-avoid.end // choice.size) * choice.size
+        starts.sort(key=lambda at: (at != behind, at < avoid.end, at))
     if not starts:
         raise _bad(f"no RAM holds {show_size(choice.size)} in one piece", choice.column, "")
     if choice.preference is Preference.HIGH:
-        start = starts[-1]
+        start = max(starts)
     elif choice.preference is Preference.KERNEL_BASE_FIRST and KERNEL_BASE in starts:
         start = KERNEL_BASE
     else:

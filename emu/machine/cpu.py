@@ -7,7 +7,7 @@ descriptors, TSS): supervisor rights, Accessed and Dirty bits set as hardware se
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from emu.machine.cpustate import CS
@@ -215,6 +215,16 @@ class Cpu:
                 first = result.steps[-1].address - (linear >> 12 & 0x1FF) * size
                 self._leaves[linear & ~_LARGE_MASK, access] = first, size
         return physical
+
+    def msrs(self) -> dict[int, int]:
+        """The MSRs that no start state sets, by number."""
+        return {number: self.engine.msr(number) for number in _MSRS.values()}
+
+    def power_on(self, msrs: Mapping[int, int]) -> None:
+        """What power-on sets besides a start state: MSRs as :meth:`msrs` gave them then, and NMIs are taken."""
+        for number, value in msrs.items():
+            self.engine.set_msr(number, value)
+        self.nmi_blocked = False
 
     def forget_translations(self) -> None:
         """The guest loaded CR0, CR3 or CR4 or executed INVLPG, or the host changed tables."""

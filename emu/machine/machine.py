@@ -80,6 +80,7 @@ class Machine:
         self.nmi_pending = False
         self.deliveries = 0
         self.loop = Loop(self)
+        self._cold = self.board.bus.snapshot(), self.hazards.state, self.cpu.msrs()
         self._wire()
 
     def _wire(self) -> None:
@@ -251,6 +252,17 @@ class Machine:
         """Drop every cached translation, as INVLPG of every page would (the host changed live tables)."""
         self.engine.flush_tlb()
         self.cpu.forget_translations()
+
+    def power_cycle(self) -> None:
+        """Devices and processor as at power-on; what RAM then holds, and where the processor starts, is the caller's.
+
+        Time and positions go on: they count from the first power-on.
+        """
+        devices, self.hazards.state, msrs = self._cold
+        self.board.bus.restore(devices)
+        self.cpu.power_on(msrs)
+        self.nmi_pending = False
+        self.flush_translations()
 
     # ---- snapshots ---------------------------------------------------------------------------------------------
 

@@ -21,12 +21,13 @@ from emu.machine import events as ev
 from emu.units import PAGE_SIZE
 
 PER_TRANSITION = {
-    "name", "from", "to", "instructions", "rep_iterations", "pages_listed", "pages_moved", "pages_compared", "checks",
+    "name", "from", "to", "instructions", "rep_iterations", "pages_listed", "pages_moved", "moved_by", "pages_compared",
+    "control_pages", "entry_instructions", "saved_bytes", "image_bytes", "restored_pages", "visit", "checks",
     "findings",
 }  # fmt: skip
 AT_THE_TOP = {
     "journey", "arch", "transfer", "handoff", "seed", "ram", "ok", "transitions", "not_run", "findings", "hazards",
-    "volatile_bytes", "instructions", "rep_iterations", "exit_status", "console",
+    "volatile_bytes", "peer_state_kept", "image_bytes", "instructions", "rep_iterations", "exit_status", "console",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def test_the_next_kernel_finds_zeros_and_no_way_back(arch: Arch, scene_of: Calla
         machine.engine.set_gpr(RCX, RelocateFlag.SWAP)
     else:
         machine.ram.write(machine.cpu.translate(machine.cpu.rsp + PRESERVE_CONTEXT_ARGUMENT), bytes(4))
-    move = movement.begin(journey, "suspend")
+    move = movement.begin(journey, "suspend", movement.leaving(journey))
     pages = movement.stub_pages(journey)
     machine.break_outside([*pages, *(int(arch.direct(page)) for page in pages)])
     assert machine.run(100_000_000) == ev.Breakpoint(loaded.start)

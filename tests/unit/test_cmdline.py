@@ -2,6 +2,7 @@ import pytest
 
 from emu.errors import BadCommandLine
 from emu.kexec.cmdline import NOT_GIVEN, GuestResults, parse_command_line, split_words
+from emu.kexec.layout import Parsed
 from emu.units import MIB
 
 
@@ -118,6 +119,16 @@ def test_a_nul_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "column"),
+    [("elfcorehdr=", 12), ("elfcorehdr=1K@", 15), ("elfcorehdr=1K@2K@3K", 17), ("rounds=x", 8), ("elfcorehdr=4Kx", 14)],
+)
+def test_a_bad_value_of_a_hand_off_is_named_with_its_column(line: str, column: int) -> None:
+    with pytest.raises(BadCommandLine) as raised:
+        parse_command_line(line)
+    assert raised.value.column == column
+
+
+@pytest.mark.parametrize(
     ("line", "ram", "results"),
     [
         ("", 0, GuestResults(NOT_GIVEN, 0, 0, 0, 0)),
@@ -125,8 +136,19 @@ def test_a_nul_is_refused() -> None:
         ("kexec_jump=16M", 0, GuestResults(NOT_GIVEN, 0, 16 * MIB, 0, 0)),
         ("kexec_jump=0-:4M@32M", 64 * MIB, GuestResults(NOT_GIVEN, 32 * MIB, 4 * MIB, 0, 0)),
         ("kexec_jump=1G-:4M@32M", 64 * MIB, GuestResults(NOT_GIVEN, 0, 0, 0, 0)),
+        (
+            "kexec_jump_resume=0x20 kexec_jump_saved=0x30 kexec_jump_slot=0x38 elfcorehdr=16K@588K",
+            0,
+            GuestResults(NOT_GIVEN, 0, 0, 0, 0, resume=0x20, saved=0x30, slot=0x38, elfcorehdr=0x93000),
+        ),
+        (
+            "rounds=3 poweroff save ret kexec_jump_back_entry=0x1000",
+            0,
+            GuestResults(NOT_GIVEN, 0, 0, 0, 0, rounds=3, words=7, back_entry=0x1000),
+        ),
     ],
 )
 def test_results_can_be_compared_with_those_of_a_guest(line: str, ram: int, results: GuestResults) -> None:
     assert parse_command_line(line).guest_results(ram) == results
-    assert len(results.qwords()) == 5
+    assert len(results.qwords()) * 8 == Parsed.BYTES
+    assert GuestResults.unpack(b"".join(value.to_bytes(8, "little") for value in results.qwords())) == results

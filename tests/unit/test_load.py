@@ -8,7 +8,7 @@ from emu.errors import LoadError
 from emu.kexec.allocator import Order, PageOwner, PagePool
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap, Range, default_map
-from emu.kexec.entry_list import Mode, apply, pairs_of, walk
+from emu.kexec.entry_list import Mode, apply, inverse, pairs_of, walk
 from emu.kexec.image import KexecImage
 from emu.kexec.jump_page import JumpPage
 from emu.kexec.layout import LoadFlag, RelocateFlag, Transfer
@@ -132,7 +132,7 @@ def test_owners_name_every_page_that_left_the_pool() -> None:
     image = loaded(jump_request(), Memory(), state)
     assert before - set(state.pool.snapshot()) == image.pfns
     owners = image.pages_by_owner()
-    assert set(owners) == set(PageOwner)
+    assert set(owners) == set(PageOwner) - {PageOwner.BACKUP}
     assert owners[PageOwner.CONTROL] == [image.control_page >> 12]
     assert owners[PageOwner.SWAP] == [(image.swap_page or 0) >> 12]
     assert [page >> 12 for page in sorted(image.list_pages)] == owners[PageOwner.LIST]
@@ -152,6 +152,46 @@ def test_kjump_adds_a_cleared_jump_page_entry_page_and_second_copy(arch: Arch) -
     assert translate(memory.read_entry, tables, image.control_va) == image.control_page
     assert (image.jump.copy_table_root == image.table_root) == (image.word == 8)
     assert image.preserves_context
+
+
+@pytest.mark.parametrize("arch", ALL)
+def test_a_copy_backs_up_every_page_before_it_loads_any_and_its_inverse_brings_all_back(arch: Arch) -> None:
+    memory = Memory()
+    image = loaded(replace(jump_request(), transfer=Transfer.COPY), memory, kernel(arch))
+    usable = [page for segment in image.segments for page in range(segment.mem, segment.end, PAGE_SIZE)]
+    backups = image.pairs[: len(usable)]
+    loads = image.pairs[len(usable) :]
+    assert [source for _, source in backups] == usable
+    owners = image.pages_by_owner()
+    assert sorted(page >> 12 for page, _ in backups) == owners[PageOwner.BACKUP]
+    assert sorted(page >> 12 for _, page in loads) == owners[PageOwner.SOURCE]
+    with_content = {s.mem + at for s in image.segments for at in range(0, s.bufsz, PAGE_SIZE)}
+    assert {page for page, _ in loads} == with_content
+    steps = walk(memory.entry_reader(image.word), image.inverse_head, image.word)
+    assert pairs_of(steps) == image.inverse_pairs == inverse(backups)
+    assert image.way_back == (image.inverse_head, image.inverse_pairs)
+    assert image.relocate_flags == RelocateFlag.PRESERVE_CONTEXT | RelocateFlag.COPY
+    assert not set(usable) & {page for page, _ in backups}
+
+
+def test_reserved_is_loaded_in_place_and_lists_the_low_region_alone() -> None:
+    memory = Memory()
+    image = loaded(replace(jump_request(), transfer=Transfer.RESERVED), memory, kernel())
+    assert {page for page, _ in image.pairs} == set(range(0, 0x9F000, PAGE_SIZE))
+    for segment in (one for one in image.segments if one.mem >= TARGET.start):
+        assert memory.page(Phys(segment.mem)) == page_of(segment, 0)
+
+
+def test_a_hand_off_without_a_page_or_without_entry_code_takes_none() -> None:
+    request = replace(jump_request(), jump_page=False)
+    image = loaded(request, Memory(), kernel())
+    assert image.jump is not None
+    assert (image.jump.jump_page, image.jump.safe_list) == (0, 0)
+    assert image.jump.entry_page
+    bare = loaded(replace(request, entry_code=False), Memory(), kernel(Arch.I386))
+    assert bare.jump is not None
+    assert (bare.jump.entry_page, bare.jump.relocate_copy) == (0, 0)
+    assert not {PageOwner.JUMP_PAGE, PageOwner.ENTRY_CODE, PageOwner.RELOCATE_COPY} & set(bare.owners)
 
 
 def test_the_first_jump_page_can_be_verified() -> None:
