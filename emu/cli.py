@@ -42,6 +42,7 @@ from emu.report.progress import progress
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
 from emu.resources import asm_dir
+from emu.suite.command import add_test_command
 
 
 class _Parser(argparse.ArgumentParser):
@@ -257,6 +258,8 @@ def parser() -> argparse.ArgumentParser:
     add_image_command(commands)
     add_kernel_commands(commands)
     add_oracle_command(commands, _scene_options, _scenes)
+
+    add_test_command(commands)
 
     bench = commands.add_parser("bench", help="speed, as ratios measured in this run")
     bench.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)} (default: all)")

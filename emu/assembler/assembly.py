@@ -279,9 +279,9 @@ class Assembly(Target):
         for location, size, statement in self._lines:
             whole = self._size_at(location, size) if size or not location.offset else 0
             if whole:
-                call = statement.calls[-1] if statement.calls else None
-                from_ = f"{call.file}:{call.line}" if call else ""
-                lines.append(Line(self.layout.address(location), whole, statement.at.file, statement.at.line, from_))
+                calls = [f"{call.file}:{call.line}" for call in statement.calls] or [""]
+                at = statement.at
+                lines.append(Line(self.layout.address(location), whole, at.file, at.line, calls[-1], calls[0]))
         return tuple(sorted(lines, key=lambda line: line.address))
 
     def _first_bits(self) -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 class Line:
     """``size`` bytes at ``address`` (of the image's own address space) come from line ``line`` of ``file``.
 
-    ``called_from`` is the place of the macro call (``file:line``) that led to the line, empty outside macros.
-    Padding has no line.
+    ``called_from`` is the place of the macro call (``file:line``) that led to the line, ``called_first`` that of the
+    outermost one; both are empty outside macros.  Padding has no line.
     """
 
     address: int
@@ -21,6 +21,7 @@ class Line:
     file: str
     line: int
     called_from: str = ""
+    called_first: str = ""
 
 
 @dataclass(frozen=True)

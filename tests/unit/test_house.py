@@ -25,6 +25,7 @@ LAYERS = (
     {"journey"},
     {"report"},
     {"debugger", "fuzz", "oracle"},
+    {"suite"},
     {"bench"},
     {"cli_info", "cli_kernel"},
     {"cli", "__main__"},
