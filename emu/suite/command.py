@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
 from emu.suite.claim_file import ClaimFile, own_files, read_header, tests_dir
+from emu.suite.stubs import stubs_for
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
@@ -43,6 +44,10 @@ def _test(args: argparse.Namespace) -> int:
     for stub in args.stub:
         if not Path(stub).is_file():
             raise KjumpError("no such file", where=stub)
+    for file in files:
+        for mode in file.modes:
+            stubs_for(mode, [Path(stub) for stub in args.stub])
+            file.claims(mode)  # what is wrong with it is bad input, said before anything runs
     arguments = [*_own_options(), *(str(file.path) for file in files or own_files())]
     arguments += [f"--claim={name}" for name in names]
     arguments += [f"--stub={Path(stub).resolve()}" for stub in args.stub]
@@ -68,7 +73,7 @@ def _own_options() -> list[str]:
         "-c", os.devnull,
         "-p", "emu.suite.plugin",
         "-p", "no:cacheprovider",
-        "--no-header", "-ra", "--tb=short",
+        "--no-header", "-rN", "--tb=short",
         "-o", "xfail_strict=true",
     ]  # fmt: skip
 

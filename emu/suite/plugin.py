@@ -5,6 +5,7 @@ Loaded by ``-p emu.suite.plugin``.  What is heavy is imported when there is some
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     named = any(Path(arg.split("::")[0]).resolve() == file_path for arg in parent.config.args)
     if named or file_path.parent.as_posix().endswith(_FILES):
-        topic: pytest.Collector = Topic.from_parent(parent, path=file_path)
+        outside = not file_path.is_relative_to(parent.config.rootpath)
+        name = os.path.relpath(file_path) if outside else None
+        topic: pytest.Collector = Topic.from_parent(parent, path=file_path, nodeid=name)
         return topic
     return None
 

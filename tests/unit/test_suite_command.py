@@ -30,7 +30,7 @@ def mine(tmp_path: Path) -> Path:
 def test_a_file_of_ones_own_is_run_and_its_failure_is_told_without_a_traceback(mine: Path) -> None:
     done = kjump(mine)
     assert done.returncode == 1
-    assert "mine.S:9" in done.stdout
+    assert "mine.S:10" in done.stdout
     assert "`equall $2, %eax` does not hold: %eax = 0x1" in done.stdout
     assert "1 failed, 1 passed" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -67,7 +67,7 @@ def test_a_file_that_does_not_assemble_is_told_with_its_line(mine: Path) -> None
     mine.write_text(mine.read_text() + " movl %nothing, %eax\n")
     done = kjump(mine)
     assert done.returncode == 2
-    assert "mine.S:11:" in done.stdout + done.stderr
+    assert "mine.S:12:" in done.stdout + done.stderr
 
 
 def test_list_names_topics_claims_and_modes() -> None:
