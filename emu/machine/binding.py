@@ -22,6 +22,7 @@ from emu.machine.cpustate import MARKERS, CpuState, locate, process_memory
 from emu.x86.bits import DR7_ARMED, DR7_INITIAL
 
 _LIB: Final = _binding.uclib
+_LIB.get_page_addr_code_x86_64.restype = ctypes.c_uint64
 _Answer = TypeVar("_Answer")
 BlockPointer = Any  # ctypes has no name for a pointer to the binding's private structure
 _CODE_HOOK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
@@ -31,6 +32,12 @@ _WRITE_HOOK: Final = ctypes.CFUNCTYPE(
 _EDGE_HOOK: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.POINTER(_binding.uc_tb), ctypes.POINTER(_binding.uc_tb), ctypes.c_void_p
 )
+
+_UPDATES: Final = {
+    0: _LIB.cpu_x86_update_cr0_x86_64,
+    3: _LIB.cpu_x86_update_cr3_x86_64,
+    4: _LIB.cpu_x86_update_cr4_x86_64,
+}
 
 _COUNTER_IN_UC: Final = 0x558  # emu_counter in uc_struct of the pinned release
 _MARKED: Final = (
@@ -71,6 +78,9 @@ class Binding(CpuState):
         self._counter = ctypes.c_uint64.from_address(self._handle.value + _COUNTER_IN_UC)
         self.find_efer(int(self._uc.msr_read(MSR_EFER)), self._toggle_efer)
         self._failure: BaseException | None = None
+        self.on_flushed: Callable[[], None] = lambda: None
+        self._env = ctypes.c_void_p(self._address)
+        self._code_ranges: list[tuple[int, int, int]] = []
 
     # ---- the private state -------------------------------------------------------------------------------------
 
@@ -150,6 +160,15 @@ class Binding(CpuState):
     def _code_callback_of(self, function: Callable[[object, int, int, object], None]) -> object:
         return self._kept(_CODE_HOOK(self._guarded(function, None)))
 
+    def _hook_blocks(self, routine: int, argument: int) -> int:
+        """Call the host routine at address ``routine`` before each block, with ``argument`` as its fourth argument."""
+        handle = ctypes.c_size_t()
+        _LIB.uc_hook_add(
+            self._handle, ctypes.byref(handle), unicorn_const.UC_HOOK_BLOCK, ctypes.c_void_p(routine),
+            ctypes.c_void_p(argument), ctypes.c_uint64(1), ctypes.c_uint64(0),
+        )  # fmt: skip
+        return handle.value
+
     def _hook_access(
         self, begin: int, end: int, function: Callable[[object, int, int, int, int, object], None], *, write: bool
     ) -> int:
@@ -175,9 +194,28 @@ class Binding(CpuState):
     # ---- memory ------------------------------------------------------------------------------------------------
 
     def map_ram(self, physical: int, size: int, host: int, *, rom: bool = False) -> None:
-        """Back physical addresses by host memory at ``host``; ``rom`` drops stores after telling nobody."""
+        """Back physical addresses by host memory at ``host``; ``rom`` drops stores after telling nobody.
+
+        Only while paging is off: that is when the engine can be asked where it keeps track of code in this memory.
+        """
         rights = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC
         self._uc.mem_map_ptr(physical, size, rights if rom else unicorn_const.UC_PROT_ALL, host)
+        offset = _LIB.get_page_addr_code_x86_64(self._env, ctypes.c_uint64(physical))
+        self._code_ranges.append((physical, physical + size, offset))
+        self.flush_tlb()
+
+    def invalidate_code(self, physical: int, size: int) -> None:
+        """Drop the translated blocks of a physical range (the host wrote there); also inside a callback.
+
+        A block that is being executed runs to its end.
+        """
+        for start, end, offset in self._code_ranges:
+            first, behind = max(start, physical), min(end, physical + size)
+            if first < behind:
+                shift = offset - start
+                _LIB.tb_invalidate_phys_range_x86_64(
+                    self._handle, ctypes.c_uint64(first + shift), ctypes.c_uint64(behind + shift)
+                )
 
     def map_hole(
         self, physical: int, size: int, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
@@ -199,6 +237,7 @@ class Binding(CpuState):
     def flush_code(self) -> None:
         """Drop every translated block (after a host write over executed bytes)."""
         self._uc.ctl_flush_tb()
+        self.on_flushed()
 
     def forget_code(self, linear: int, size: int) -> None:
         """Drop translated blocks at a linear range under the present mapping; nothing where it is not mapped."""
@@ -206,7 +245,7 @@ class Binding(CpuState):
         try:
             self._uc.ctl_remove_cache(linear, linear + size)
         except UcError:
-            self._uc.ctl_flush_tb()
+            self.flush_code()
         self.set_cr(2, cr2)
 
     def flush_tlb(self) -> None:
@@ -303,6 +342,10 @@ class Binding(CpuState):
             self.set_dr(7, DR7_INITIAL)
             self._update_dr7(armed)
         self.flush_tlb()
+
+    def put_cr(self, number: int, value: int) -> None:
+        """Do what the engine's own MOV to CR0, CR3 or CR4 does: mode and translations follow, nothing is checked."""
+        _UPDATES[number](self._env, ctypes.c_uint64(value))
 
     def _update_dr7(self, value: int) -> None:
         _LIB.cpu_x86_update_dr7_x86_64(ctypes.c_void_p(self._address), ctypes.c_uint32(value))

@@ -69,7 +69,8 @@ def _registers(engine: Engine) -> list[Check]:
         ("GDTR", (engine.gdtr.base, engine.gdtr.limit), (0x1234000, 0x57)),
         ("IDTR", (engine.idtr.base, engine.idtr.limit), (0x5678000, 0x7FF)),
     ]
-    for flags, backward in ((0x402, True), (2, False)):
+    for flags, backward in ((0x46702, True), (2, False)):
         engine.rflags = flags
+        checks.append(("EFLAGS", engine.system_flags & 0x47300, flags & 0x47300))
         checks.append(("DF", engine.backward, backward))
     return checks + [(f"CR{number}", engine.cr(number), engine.read_public(f"CR{number}")) for number in (0, 4)]

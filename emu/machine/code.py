@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
@@ -27,6 +28,26 @@ def _is_call(code: bytes) -> bool:
     return code[at] in (0xE8, 0x9A) or (code[at] == 0xFF and code[at + 1] >> 3 & 7 in (2, 3))
 
 
+@dataclass(slots=True)
+class _Page:
+    """Translated bytes of a page as runs (first offset, behind the last), and known addresses with their offsets."""
+
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    known: dict[int, int] = field(default_factory=dict)
+
+    def add(self, first: int, behind: int) -> None:
+        kept = []
+        for low, high in self.runs:
+            if low <= behind and first <= high:
+                first, behind = min(first, low), max(behind, high)
+            else:
+                kept.append((low, high))
+        self.runs = sorted([*kept, (first, behind)])
+
+    def meets(self, first: int, behind: int) -> bool:
+        return any(low < behind and first < high for low, high in self.runs)
+
+
 class CodeMap:
     """Scans each block that the engine translates.
 
@@ -37,8 +58,10 @@ class CodeMap:
     def __init__(self, cpu: Cpu, engine: Engine, pinned: set[int]) -> None:
         self._cpu = cpu
         self._engine = engine
-        self._pfns: set[int] = set()
-        self._known: dict[int, Sensitive | None] = {}
+        self._by_page: dict[int, _Page] = {}
+        self._known: dict[int, tuple[int, int, Sensitive]] = {}
+        self._unsure: set[int] = set()
+        self._decoded: dict[int, Sensitive | None] = {}
         self._found: list[int] = []
         self.pinned = pinned
         self.indirect: set[int] = set()
@@ -52,7 +75,7 @@ class CodeMap:
         """
         code = self._cpu.peek(linear, size + _LONGEST) or b""  # a privileged one may be only half translated at CPL 3
         first = min(size, PAGE_SIZE - (linear & PAGE_MASK))
-        self._fetched(linear, first)
+        pfn = self._fetched(linear, first)
         if first < size:
             self._fetched(linear + first, size - first)
         at, bits = 0, self._cpu.bits
@@ -65,20 +88,32 @@ class CodeMap:
             if bits == 64 and code[at : at + length].lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT:
                 self.indirect.add(address)
             if insn is not None:
-                self._known[address] = insn
+                self._learn(address, bits, pfn, insn)
                 self._block.add(address)
                 if address not in self._engine.intercepts:
                     self._found.append(address)
-            else:
-                self._known.pop(address, None)
+            elif address in self._known:
+                self._unsure.add(address)
             at += length
         return bool(self._found)
 
-    def _fetched(self, linear: int, size: int) -> None:
+    def _learn(self, address: int, bits: int, pfn: int, insn: Sensitive) -> None:
+        """Every block that can run was scanned: an address with one meaning in all of them needs no second look."""
+        seen = self._known.get(address)
+        if seen is not None and seen[:2] != (bits, pfn):
+            self._unsure.add(address)
+        self._known[address] = bits, pfn, insn
+        self._by_page[pfn].known[address] = address & PAGE_MASK
+
+    def _fetched(self, linear: int, size: int) -> int:
         physical = self._cpu.walk(linear).physical
-        if physical is not None:
-            self._pfns.add(physical >> PAGE_SHIFT)
-            self.on_fetch(linear, physical, size)
+        if physical is None:
+            self._by_page.setdefault(-1, _Page())
+            return -1
+        low = physical & PAGE_MASK
+        self._by_page.setdefault(physical >> PAGE_SHIFT, _Page()).add(low, low + size)
+        self.on_fetch(linear, physical, size)
+        return physical >> PAGE_SHIFT
 
     def settle(self) -> None:
         """Intercept what :meth:`scan` found; the engine is stopped."""
@@ -99,9 +134,12 @@ class CodeMap:
 
     def at(self, linear: int) -> Sensitive | None:
         """The sensitive instruction at ``linear`` under the present mapping, or None."""
-        if linear not in self._known:
-            self._known[linear] = self._decode(linear)
-        return self._known[linear]
+        known = self._known.get(linear)
+        if known is not None and linear not in self._unsure and known[0] == self._cpu.bits:
+            return known[2]
+        if linear not in self._decoded:
+            self._decoded[linear] = self._decode(linear)
+        return self._decoded[linear]
 
     def _decode(self, linear: int) -> Sensitive | None:
         bits = self._cpu.bits
@@ -118,19 +156,54 @@ class CodeMap:
         return any(kind == "write" for _, _, kind in operands)
 
     def forget(self) -> None:
-        """The mapping changed: what is known by linear address is void."""
-        self._known.clear()
+        """The mapping changed: what was decoded by linear address is void."""
+        self._decoded.clear()
 
     def dropped(self) -> None:
         """Every translated block was dropped (:meth:`emu.machine.engine.Engine.flush_code`): no page has any."""
-        self._pfns.clear()
+        self._by_page.clear()
         self._known.clear()
+        self._unsure.clear()
+        self._decoded.clear()
+
+    def runs(self, pfn: int) -> Sequence[tuple[int, int]]:
+        """The translated bytes of a page frame: runs of offsets (first, behind the last)."""
+        page = self._by_page.get(pfn)
+        return () if page is None else page.runs
+
+    def overwritten(self, physical: int, size: int) -> None:
+        """The host writes this physical range: blocks that were translated from it are dropped."""
+        behind = physical + size
+        while physical < behind:
+            step = min(behind - physical, PAGE_SIZE - (physical & PAGE_MASK))
+            page = self._by_page.get(physical >> PAGE_SHIFT)
+            if page is not None:
+                self._drop(page, physical, physical & PAGE_MASK, step)
+            physical += step
+
+    def _drop(self, page: _Page, physical: int, low: int, size: int) -> None:
+        if not page.meets(low, low + size):
+            return
+        self._engine.invalidate_code(physical, size)
+        if size == PAGE_SIZE:
+            page.runs.clear()
+        pfn = physical >> PAGE_SHIFT
+        for address, offset in list(page.known.items()):
+            if low - _LONGEST < offset < low + size:
+                del page.known[address]
+                if address not in self._unsure and self._known.get(address, (0, -1))[1] == pfn:
+                    del self._known[address]
+        self._decoded.clear()
 
     def covers(self, physical: int, size: int) -> bool:
-        """True if code was translated from a page of this physical range."""
-        first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
-        return first in self._pfns or (first < last and any(pfn in self._pfns for pfn in range(first + 1, last + 1)))
+        """True if code was translated from this physical range."""
+        first, behind = physical & PAGE_MASK, (physical & PAGE_MASK) + size
+        page = self._by_page.get(physical >> PAGE_SHIFT)
+        if page is not None and page.meets(first, behind):
+            return True
+        rest = PAGE_SIZE - first
+        return size > rest and self.covers(physical + rest, size - rest)
 
     def any_of(self, pfns: Iterable[int]) -> bool:
         """True if code was translated from any of these page frames."""
-        return not self._pfns.isdisjoint(pfns)
+        return any(pfn in self._by_page for pfn in pfns)

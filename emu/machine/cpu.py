@@ -96,7 +96,7 @@ class Cpu:
             cr3=self.cr3,
             cr4=engine.cr(4),
             efer=engine.efer,
-            ac=bool(engine.cr(4) & Cr4.SMAP and engine.rflags >> 18 & 1),
+            ac=bool(engine.cr(4) & Cr4.SMAP and engine.system_flags >> 18 & 1),
             pdptes=self._pdptes,
         )
 
@@ -110,7 +110,7 @@ class Cpu:
             cr3=self.cr3,
             cr4=engine.cr(4),
             efer=engine.efer,
-            eflags=engine.rflags,
+            eflags=engine.system_flags,
             cpl=engine.cpl,
             cs_long=bool(flags >> 21 & 1),
             cs_db=bool(flags >> 22 & 1),

@@ -16,7 +16,19 @@ from emu.errors import EngineError
 from emu.x86.segments import SegmentCache, TableRegister
 
 # Byte offsets inside CPUX86State of what no public call reaches.
-_REGS, _EIP, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = 0, 128, 172, 176, 184, 328, 352, 376, 400, 424
+_REGS, _EIP, _EFLAGS, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = (
+    0,
+    128,
+    136,
+    172,
+    176,
+    184,
+    328,
+    352,
+    376,
+    400,
+    424,
+)
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
 _BREAKPOINTS = _DR + 8 * 8
 _EFER_SEARCH_END: Final = 0x5800
@@ -76,11 +88,16 @@ class CpuState:
         self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
         self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
         self._direction = ctypes.c_int32.from_address(address + _DIRECTION)
+        self._rip = ctypes.c_uint64.from_address(address + _EIP)
+        self._eflags = ctypes.c_uint32.from_address(address + _EFLAGS)
         self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
         self._bases = tuple(ctypes.c_uint64.from_address(address + _SEGS + 24 * index + 8) for index in range(6))
 
     def find_efer(self, before: int, change: Callable[[], int]) -> None:
-        """Find EFER: the one quadword that holds ``before`` and then the value that ``change()`` writes."""
+        """Find EFER: the first quadword that holds ``before`` and then the value that ``change()`` writes.
+
+        Behind the state lies the heap, where a buffer of the very calls that change EFER may hold both values too.
+        """
         first = self._search_space()
         after = change()
         second = self._search_space()
@@ -90,8 +107,8 @@ class CpuState:
             for offset in range(_CR, min(len(first), len(second)) - 7, 8)
             if pair.unpack_from(first, offset)[0] == before and pair.unpack_from(second, offset)[0] == after
         ]
-        if len(spots) != 1:
-            raise EngineError(f"EFER was found at {len(spots)} places of the state", hint="install unicorn==2.1.4")
+        if not spots:
+            raise EngineError("EFER was not found in the state", hint="install unicorn==2.1.4")
         self._efer_at = spots[0]
 
     def _search_space(self) -> bytes:
@@ -127,11 +144,16 @@ class CpuState:
     @property
     def rip(self) -> int:
         """RIP, EIP or IP: an offset in CS, not a linear address."""
-        return self._u64(_EIP)
+        return self._rip.value
 
     @rip.setter
     def rip(self, value: int) -> None:
-        self._set_u64(_EIP, value)
+        self._rip.value = value
+
+    @property
+    def system_flags(self) -> int:
+        """TF, IF, IOPL, NT, RF, VM, AC and ID of RFLAGS; the other bits mean nothing here."""
+        return self._eflags.value
 
     def cr(self, index: int) -> int:
         """CR0, CR2, CR3 or CR4."""
@@ -234,6 +256,10 @@ class CpuState:
         """Width of the code being executed: 16, 32 or 64."""
         mode = self._hflags.value
         return 64 if mode & _HF_CS64 else 32 if mode & _HF_CS32 else 16
+
+    def mode_addresses(self) -> tuple[int, int]:
+        """Host addresses of the translator's digest of the mode (4 bytes) and of CR0 (8 bytes)."""
+        return self._address + _HFLAGS, self._address + _CR
 
     @property
     def cpl(self) -> int:

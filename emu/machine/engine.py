@@ -159,6 +159,12 @@ class Engine(Binding):
         self.flush_code()
         return handle
 
+    def hook_blocks(self, routine: int, argument: int) -> int:
+        """Before each block call host code at ``routine``: (engine, linear address, size in bytes, ``argument``)."""
+        handle = self._hook_blocks(routine, argument)
+        self.flush_code()
+        return handle
+
     def unwatch(self, handle: int) -> None:
         """Remove a hook that :meth:`watch_writes` or :meth:`intercept_range` gave."""
         self._unhook(handle)

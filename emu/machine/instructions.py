@@ -100,13 +100,20 @@ class Instructions:
 
     def _retire(self, insn: Sensitive) -> None:
         """The instruction was done here: RIP moves on and time passes."""
+        self._pass(insn)
+        self._trap()
+
+    def _pass(self, insn: Sensitive) -> None:
+        """Like :meth:`_retire`, before anything that has to be said of the instruction; :meth:`_trap` follows it."""
         machine = self._machine
         mask = (1 << 64) - 1 if machine.cpu.bits == 64 else 0xFFFFFFFF
         machine.cpu.rip = (machine.cpu.rip + insn.size) & mask
         machine.engine.clear_interrupt_shadow()
         machine.count.pass_time(1)
-        if machine.cpu.rflags & Eflags.TF:
-            machine.faults.single_step()
+
+    def _trap(self) -> None:
+        if self._machine.engine.system_flags & Eflags.TF:
+            self._machine.faults.single_step()
 
     def _changed(self, register: str, old: int, new: int) -> None:
         if old != new:
@@ -139,38 +146,47 @@ class Instructions:
             entries = struct.unpack("<4Q", machine.ram.read(root & 0xFFFFFFE0, 32))
             if self._refused(rules.check_pdptes(entries)):
                 return
-        self._control_step(insn, f"cr{number}")
-
-    def _control_step(self, insn: Sensitive, register: str) -> None:
-        """Run a write to a control register natively, then let everything that depends on it follow."""
-        machine = self._machine
-        mode, number = machine.cpu.mode(), insn.register if insn.kind is Kind.CR_WRITE else 0
-        old = machine.cpu.cr3 if number == 3 else machine.engine.cr(number)
-        machine.hazards.before_control_write(number)
-        if not self._native(insn):
-            return
+        before = self._before_control_write(number)
+        machine.engine.put_cr(number, new)
+        self._pass(insn)
         if number == 3:
-            machine.cpu.guest_cr3_loaded(machine.engine.gpr(insn.general) & ~(1 << 63))
+            machine.cpu.guest_cr3_loaded(new & ~(1 << 63))
         else:
             machine.cpu.settle_pdptes()
+        self._after_control_write(number, before)
+        self._trap()
+
+    def _before_control_write(self, number: int) -> tuple[int, str]:
+        """The register and the mode as they are now."""
+        machine = self._machine
+        machine.hazards.before_control_write(number)
+        if number == 3:
+            return machine.cpu.cr3, ""
+        return machine.engine.cr(number), machine.cpu.mode()
+
+    def _after_control_write(self, number: int, before: tuple[int, str]) -> None:
+        """Let everything that depends on a control register follow a write to it."""
+        machine, (old, mode) = self._machine, before
         machine.code.forget()
         new = machine.cpu.cr3 if number == 3 else machine.engine.cr(number)
-        self._changed(register, old, new)
+        self._changed(f"cr{number}", old, new)
         machine.hazards.after_control_write(number, old, new)
-        if machine.cpu.mode() != mode:
+        if number != 3 and old != new and machine.cpu.mode() != mode:
             machine.emit(ev.ModeChange(*machine.here(), mode, machine.cpu.mode()))
 
     def _native_control(self, insn: Sensitive) -> None:
-        self._control_step(insn, "cr0")
+        before = self._before_control_write(0)
+        if self._native(insn):
+            self._machine.cpu.settle_pdptes()
+            self._after_control_write(0, before)
 
     def _cr_read(self, insn: Sensitive) -> None:
-        machine = self._machine
-        if self._refused(rules.check_cr_access(machine.cpu.control(), insn.register)) or not self._native(insn):
+        machine, number = self._machine, insn.register
+        if self._refused(rules.check_cr_access(machine.cpu.control(), number)):
             return
-        if insn.register == 3:
-            machine.engine.set_gpr(insn.general, machine.cpu.cr3)
-        elif insn.register == 8:
-            machine.engine.set_gpr(insn.general, self.cr8)
+        value = machine.cpu.cr3 if number == 3 else self.cr8 if number == 8 else machine.engine.cr(number)
+        machine.engine.set_gpr(insn.general, value if machine.cpu.bits == 64 else value & 0xFFFFFFFF)
+        self._retire(insn)
 
     def _dr_write(self, insn: Sensitive) -> None:
         machine = self._machine

@@ -13,6 +13,7 @@ from emu.errors import EngineError
 from emu.machine import events as ev
 from emu.machine.stops import EngineStop, StopKind
 from emu.machine.strings import STORING, StringMover
+from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.bits import Eflags
 from emu.x86.delivery import EventKind
 from emu.x86.exceptions import Vector
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SLICE = 4_000_000
 """Most ticks in one engine call: Ctrl-C is answered within a tenth of a second."""
+_UNMASKING = frozenset({Kind.POPF, Kind.STI})
+"""Instructions whose one concern here is that an interrupt may be taken behind them."""
 
 
 class Loop:
@@ -42,7 +45,6 @@ class Loop:
         self._uncharged = 0
         self._stop_insn: Sensitive | None = None
         self.last_string: tuple[int, int] | None = None
-        self.flush_code = False
         self.undo: list[tuple[int, bytes]] = []
         self.pause_at: int | None = None
         self.on_pause: Callable[[], None] = lambda: None
@@ -97,10 +99,10 @@ class Loop:
     def halt(self) -> None:
         """HLT retired: wait, in no time of the host's, for the next event that can wake the processor."""
         while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
-            if self._board.pic.pending_vector() is not None and self._cpu.rflags & Eflags.IF:
+            if self._board.pic.pending_vector() is not None and self._engine.system_flags & Eflags.IF:
                 return
             deadline = self._board.bus.next_deadline()
-            if deadline is None or not self._cpu.rflags & Eflags.IF:
+            if deadline is None or not self._engine.system_flags & Eflags.IF:
                 self.outcome = ev.Halted(self._cpu.pc)
                 return
             self._count.idle(max(0, deadline - self._count.ticks))
@@ -114,9 +116,6 @@ class Loop:
             self._engine.end_behind()
 
     def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
-        if self.flush_code:
-            self._engine.flush_code()
-            self.flush_code = False
         self._run_tick_budget = budget if tick_budget is None else tick_budget
         budget = min(budget, self._run_tick_budget)
         self._run_start, self._run_budget, self._uncharged = self._count.ticks, budget, 0
@@ -163,6 +162,8 @@ class Loop:
             return False
         if insn.kind is Kind.STRING:
             return self._string(insn, address, tick)
+        if insn.kind in _UNMASKING and not self._machine.nmi_pending and self._board.pic.pending_vector() is None:
+            return False
         self._stop_insn = insn
         return True
 
@@ -223,12 +224,12 @@ class Loop:
                 return True
             self._machine.nmi_pending, self._cpu.nmi_blocked = False, True
             self._faults.interrupt(Vector.NMI, EventKind.NMI)
-        if self._board.pic.pending_vector() is None or not self._cpu.rflags & Eflags.IF:
+        if self._board.pic.pending_vector() is None or not self._engine.system_flags & Eflags.IF:
             return False
         if self._engine.interrupt_shadow:
             return True
         self._faults.interrupt(self._board.pic.acknowledge(), EventKind.EXTERNAL)
-        return self._board.pic.pending_vector() is not None and bool(self._cpu.rflags & Eflags.IF)
+        return self._board.pic.pending_vector() is not None and bool(self._engine.system_flags & Eflags.IF)
 
     def _unfetchable(self, stop: EngineStop) -> None:
         """The engine cannot fetch from a hole; hardware fetches all-ones there, which is #UD."""
@@ -240,12 +241,18 @@ class Loop:
         self._machine.raise_fault(Vector.UD, None)
 
     def _may_store(self, physical: int, size: int, linear: int) -> bool:
-        """Whether the host may store this range for a string instruction: not over code, nor against policy."""
-        may = (
-            not self._code.covers(physical, size)
-            and self._machine.policy.allows(physical, size)
-            and self._machine.watches.allows(physical, size)
+        """Whether the host may store this range for a string instruction: not over itself, nor against policy."""
+        may = (not self._code.covers(physical, size) or not self._holds(physical, size, self._cpu.pc)) and (
+            self._machine.policy.allows(physical, size) and self._machine.watches.allows(physical, size)
         )
-        if may and self._machine.strict:
-            self._hazards.code.stored(physical, size, linear)
+        if may:
+            self._code.overwritten(physical, size)
+            if self._machine.strict:
+                self._hazards.code.stored(physical, size, linear)
         return may
+
+    def _holds(self, physical: int, size: int, pc: int) -> bool:
+        """True where the range touches a page that holds the instruction at linear ``pc``, or code around it."""
+        pages = {self._cpu.walk(linear).physical for linear in (pc - PAGE_SIZE, pc, pc + PAGE_SIZE)}
+        first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
+        return any(page is not None and first <= page >> PAGE_SHIFT <= last for page in pages)

@@ -96,6 +96,7 @@ class Machine:
         self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
         self.engine.on_intercept = self.loop.on_intercept
         self.engine.on_new_code = self.code.scan
+        self.engine.on_flushed = self.code.dropped
         self.engine.stores = self.code.stores
         self.engine.on_own_block = self._own_block
         self.code.on_fetch = self.hazards.code.fetched
@@ -223,8 +224,7 @@ class Machine:
         self.breaks.unwatch_instructions(handle)
 
     def _host_wrote(self, address: int, data: bytes) -> None:
-        if self.code.covers(address, len(data)):
-            self.loop.flush_code = True
+        self.code.overwritten(address, len(data))
         self.watches.host_stored(address, data)
 
     def watch(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
@@ -290,7 +290,6 @@ class Machine:
             changed = self.ram.restore(state.ram)
         if self.code.any_of(changed):
             self.engine.flush_code()
-        self.loop.flush_code = False
         self.cpu.restore(state.cpu)
         self.board.restore(state.board)
         self.count.state = state.count

@@ -36,9 +36,12 @@ class Owners:
     def __init__(self, default: Owner = Owner.HOLE) -> None:
         self.default = default
         self._owner: dict[int, Owner] = {}
+        self._shared = False
 
     def assign(self, pfns: Iterable[int], owner: Owner) -> None:
         """Give page frames to ``owner``."""
+        if self._shared:
+            self._owner, self._shared = dict(self._owner), False
         self._owner.update(dict.fromkeys(pfns, owner))
 
     def at(self, address: int) -> Owner:
@@ -50,12 +53,13 @@ class Owners:
         return sorted(pfn for pfn, who in self._owner.items() if who is owner)
 
     def snapshot(self) -> dict[int, Owner]:
-        """A copy that :meth:`restore` takes."""
-        return dict(self._owner)
+        """What :meth:`restore` takes; it does not follow later changes."""
+        self._shared = True
+        return self._owner
 
     def restore(self, state: dict[int, Owner]) -> None:
         """Go back to a :meth:`snapshot`."""
-        self._owner = dict(state)
+        self._owner, self._shared = state, True
 
     def ranges(self) -> Iterator[tuple[int, int, Owner]]:
         """Runs (first pfn, pfn behind the last, owner) of equal owner, ascending."""

@@ -28,7 +28,10 @@ _PRIVATE = bytes(1 if high & 0xC0 and not high & 0x20 else 0 for high in range(2
 
 @dataclass(slots=True)
 class Bank:
-    """One contiguous range of RAM or ROM; ``base`` is a shared view of the contents that restore goes back to."""
+    """One contiguous range of RAM or ROM; ``base`` is a shared view of the contents that restore goes back to.
+
+    ``host`` and ``base_host`` are where the two lie in this process.
+    """
 
     start: int
     size: int
@@ -36,6 +39,7 @@ class Bank:
     private: mmap.mmap
     base: mmap.mmap
     host: int
+    base_host: int
     view: memoryview
 
     @property
@@ -61,8 +65,8 @@ def _make_bank(start: int, end: int, *, rom: bool) -> Bank:
         os.close(descriptor)
     except (OSError, ValueError) as error:
         raise EngineError(f"no memory for a bank of {size:#x} bytes: {error}", where=show_phys(start)) from error
-    host = ctypes.addressof(ctypes.c_char.from_buffer(private))
-    return Bank(start, size, rom, private, base, host, memoryview(private))
+    host, base_host = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in (private, base))
+    return Bank(start, size, rom, private, base, host, base_host, memoryview(private))
 
 
 class Ram:
@@ -240,6 +244,15 @@ class Ram:
                 bank.view[offset : offset + PAGE_SIZE] = wanted
                 changed.append(pfn)
         return changed
+
+    def put_back(self, pfn: int) -> None:
+        """Give a page frame its base contents."""
+        bank = self.bank_at(pfn << PAGE_SHIFT)
+        if bank is not None:
+            offset = (pfn << PAGE_SHIFT) - bank.start
+            content = bank.base[offset : offset + PAGE_SIZE]
+            self.on_host_write(pfn << PAGE_SHIFT, content)
+            bank.view[offset : offset + PAGE_SIZE] = content
 
     def close(self) -> None:
         """Give the host memory back; the engine must be closed before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.machine.devices.clock import Clock
-from emu.machine.devices.device import Device, all_ones
+from emu.machine.devices.device import Device, StateDevice, all_ones
 
 PORT_MASK = 0xFFFF
 
@@ -18,6 +18,7 @@ class PortBus:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.devices: list[Device] = []
+        self._timed: list[Device] = []  # those that may ever have a deadline
         self._owners: dict[int, Device] = {}
 
     def attach(self, device: Device) -> None:
@@ -28,6 +29,8 @@ class PortBus:
                 message = f"port {port:#x} of {device.name} already belongs to {self._owners[port].name}"
                 raise ValueError(message)
         self.devices.append(device)
+        if getattr(type(device), "next_deadline", None) is not StateDevice.next_deadline:
+            self._timed.append(device)
         self._owners.update(dict.fromkeys(ports, device))
 
     def device_at(self, port: int) -> Device | None:
@@ -66,12 +69,12 @@ class PortBus:
 
     def next_deadline(self) -> int | None:
         """The absolute tick of the earliest device event, or None when no device has one."""
-        return min((due for device in self.devices if (due := device.next_deadline()) is not None), default=None)
+        return min((due for device in self._timed if (due := device.next_deadline()) is not None), default=None)
 
     def advance(self, now: int) -> None:
         """Do every device event due at or before tick ``now``, in order of time, then of attachment."""
         while (due := self.next_deadline()) is not None and due <= now:
-            for device in self.devices:
+            for device in self._timed:
                 device.advance(due)
 
     def snapshot(self) -> object:
@@ -84,7 +87,8 @@ class PortBus:
             message = "not a snapshot of this port bus"
             raise TypeError(message)
         for device, device_state in zip(self.devices, state, strict=True):
-            device.restore(device_state)
+            if device.snapshot() is not device_state:  # states are replaced, never edited
+                device.restore(device_state)
 
     def describe(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Each device's name with its label and value pairs, in order of attachment."""

@@ -37,6 +37,8 @@ class Pic(StateDevice[PicState]):
 
     def __init__(self) -> None:
         super().__init__(PicState())
+        self._vector_of: PicState | None = None
+        self._vector: int | None = None
 
     def ports(self) -> Iterable[int]:
         """Command and data port of each chip."""
@@ -62,6 +64,11 @@ class Pic(StateDevice[PicState]):
 
     def pending_vector(self) -> int | None:
         """The vector that an acknowledge would deliver now, or None while INT is low."""
+        if self._vector_of is not self.state:
+            self._vector_of, self._vector = self.state, self._pending()
+        return self._vector
+
+    def _pending(self) -> int | None:
         level = self.state.master.pending(CASCADE)
         if level is None:
             return None

@@ -123,6 +123,8 @@ class Pit(StateDevice[PitState]):
 
     def __init__(self, clock: Clock, irq: IrqLine) -> None:
         super().__init__(PitState())
+        self._edge_of: PitState | None = None
+        self._edge: int | None = None
         self._clock = clock
         self._irq = irq
 
@@ -202,7 +204,9 @@ class Pit(StateDevice[PitState]):
             self._irq(TIMER_IRQ, level)
 
     def _next_edge(self) -> int | None:
-        return self.state.channels[0].counter.next_edge(self.state.driven)
+        if self._edge_of is not self.state:
+            self._edge_of, self._edge = self.state, self.state.channels[0].counter.next_edge(self.state.driven)
+        return self._edge
 
     def next_deadline(self) -> int | None:
         """The tick at which channel 0's output may change next."""
