@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emu.bench.history import bench_history
+from emu.bench.swap import bench_swap
 from emu.errors import EngineError, KjumpError
 from emu.journey import programs
 from emu.journey.journey import Journey
@@ -169,7 +170,12 @@ def _rate(once: Callable[[], None]) -> float:
     return count / (now - start)
 
 
-BENCHES: dict[str, Callable[[], Iterator[str]]] = {"run": bench_run, "trips": bench_trips, "history": bench_history}
+BENCHES: dict[str, Callable[[], Iterator[str]]] = {
+    "run": bench_run,
+    "trips": bench_trips,
+    "swap": bench_swap,
+    "history": bench_history,
+}
 
 
 def run_benches(names: Sequence[str]) -> Iterator[str]:

@@ -20,6 +20,11 @@ class Breakpoints:
         self._ranges: list[tuple[int, int, int]] = []
         self.look: Callable[[int], None] | None = None
 
+    @property
+    def any(self) -> bool:
+        """True if a run stops anywhere."""
+        return bool(self.addresses or self._ranges)
+
     def at(self, linear: int) -> bool:
         """True where a run stops before the instruction at ``linear``."""
         inside = any(first <= linear <= last for first, last, _ in self._ranges)

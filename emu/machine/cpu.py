@@ -33,6 +33,8 @@ _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
 WRITE = Access(write=True, implicit=True)
+PLAIN = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
+"""The accesses of ordinary instructions, by (user, write)."""
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
@@ -68,6 +70,7 @@ class Cpu:
         self._translations: dict[tuple[int, Access], int] = {}
         self._small: dict[tuple[int, Access], int] = {}
         self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
+        self._plain: dict[tuple[int, bool, bool], tuple[int, int]] = {}
 
     # ---- mode --------------------------------------------------------------------------------------------------
 
@@ -116,6 +119,11 @@ class Cpu:
             cs_db=bool(flags >> 22 & 1),
             tss16=engine.tr.flags >> 8 & 0x1D == SystemType.TSS16_AVAILABLE,
         )
+
+    def judged_by(self) -> tuple[int, ...]:
+        """What :meth:`control` depends on besides CR0, CR4 and EFER, as a key: CR3, mode, flags, TR's and CS's type."""
+        engine = self.engine
+        return (self.cr3, *engine.mode_key())
 
     def mode(self) -> str:
         """Short name of the processor mode, for people."""
@@ -183,6 +191,29 @@ class Cpu:
             self._small[key] = page
         return page + (linear & PAGE_MASK)
 
+    def plain_page(self, linear: int, *, write: bool) -> tuple[int, int] | None:
+        """(host address, physical address) of the page of RAM at ``linear``, remembered like :meth:`translate_cached`.
+
+        None where an access there would fault, or meet a hole or (for a store) ROM.
+        """
+        key = linear >> 12, write, self.engine.cpl == 3
+        page = self._plain.get(key)
+        if page is None:
+            page = self._find_plain(linear & ~PAGE_MASK, write=write)
+            if page is not None:
+                self._plain[key] = page
+        return page
+
+    def _find_plain(self, linear: int, *, write: bool) -> tuple[int, int] | None:
+        try:
+            physical = self.translate_cached(linear, PLAIN[self.cpl == 3, write])
+        except GuestFault:
+            return None
+        bank = self.ram.bank_at(physical)
+        if bank is None or (write and bank.rom):
+            return None
+        return bank.host + physical - bank.start, physical
+
     def seen_at(self, linear: int, access: Access) -> int | None:
         """Where ``linear`` translates to, with no trace in the page tables; None where it is not mapped."""
         if not self.cr0 >> 31:
@@ -231,6 +262,7 @@ class Cpu:
         self._translations.clear()
         self._small.clear()
         self._leaves.clear()
+        self._plain.clear()
 
     def _mark(self, result: Walk, *, write: bool) -> None:
         for index, step in enumerate(result.steps):

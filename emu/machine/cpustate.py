@@ -91,6 +91,8 @@ class CpuState:
         self._rip = ctypes.c_uint64.from_address(address + _EIP)
         self._eflags = ctypes.c_uint32.from_address(address + _EFLAGS)
         self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
+        self._cs_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * CS + 20)
+        self._tr_flags = ctypes.c_uint32.from_address(address + _TR + 20)
         self._bases = tuple(ctypes.c_uint64.from_address(address + _SEGS + 24 * index + 8) for index in range(6))
 
     def find_efer(self, before: int, change: Callable[[], int]) -> None:
@@ -256,6 +258,10 @@ class CpuState:
         """Width of the code being executed: 16, 32 or 64."""
         mode = self._hflags.value
         return 64 if mode & _HF_CS64 else 32 if mode & _HF_CS32 else 16
+
+    def mode_key(self) -> tuple[int, int, int, int]:
+        """The translator's digest of the mode, system flags, and the attributes of CS and TR."""
+        return self._hflags.value, self._eflags.value, self._cs_flags.value, self._tr_flags.value
 
     def mode_addresses(self) -> tuple[int, int]:
         """Host addresses of the translator's digest of the mode (4 bytes) and of CR0 (8 bytes)."""

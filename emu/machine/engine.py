@@ -35,8 +35,8 @@ class Engine(Binding):
         self._begin = self._dr6 = 0
         self._skipped = 0
         self._exit: list[int] = []
-        self._again = self._last_rcx = -1
-        self._last = (-1, -1)
+        self._again = -1
+        self._last = (-1, -1, -1)  # address, counter and RCX at the last intercept
         self._intercepts: dict[int, int] = {}
         self.on_intercept: Callable[[int], bool] = lambda _address: True
         self.on_new_code: Callable[[int, int], bool] = lambda _linear, _size: False
@@ -68,8 +68,8 @@ class Engine(Binding):
         Nothing else makes such a block of a storing instruction, but TF, an interrupt shadow and the end of a page.
         """
         counter = self._counter.value
-        if self._last == (linear, counter):
-            return self.gpr(RCX) == self._last_rcx
+        if self._last[:2] == (linear, counter):
+            return self.gpr(RCX) == self._last[2]
         if not counter or not self.stores(linear):
             return False
         if self.single_instructions or linear & PAGE_MASK > PAGE_SIZE - 16:
@@ -93,11 +93,12 @@ class Engine(Binding):
     def _on_code(self, _uc: object, address: int, _size: int, _data: object) -> None:
         if address in (self._passing, self._again):
             return
-        if self._last == (address, self._counter.value) and self._last_rcx == self.gpr(RCX):
+        now = address, self._counter.value, self._gprs[RCX]
+        if self._last == now:
             return  # another hook on the same instruction
         if self.on_intercept(address):
             self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
-        self._last, self._last_rcx = (address, self._counter.value), self.gpr(RCX)
+        self._last = address, self._counter.value, self._gprs[RCX]
 
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         error_code, software, next_rip, cr2 = self.exception()
@@ -180,7 +181,7 @@ class Engine(Binding):
         if self._exit:
             self._exit = self._exit[1:]
             self._set_exits(self._exit)
-        self._skipped, self._again, self._last = 0, -1, (-1, -1)
+        self._skipped, self._again, self._last = 0, -1, (-1, -1, -1)
         cr2 = self.cr(2)
         self.running = True
         Engine._at_work = self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emu.errors import EngineError
 from emu.machine import events as ev
+from emu.machine.cpustate import RCX
 from emu.machine.stops import EngineStop, StopKind
 from emu.machine.strings import STORING, StringMover
 from emu.units import PAGE_SHIFT, PAGE_SIZE
@@ -35,7 +36,7 @@ class Loop:
         self._machine = machine
         self._cpu, self._engine, self._ram, self._code = machine.cpu, machine.engine, machine.ram, machine.code
         self._board, self._count, self._faults = machine.board, machine.count, machine.faults
-        self._breaks, self._hazards = machine.breaks, machine.hazards
+        self._breaks, self._hazards, self._passing = machine.breaks, machine.hazards, machine.passing
         self.outcome: ev.Outcome | None = None
         self._mover = StringMover(machine.cpu, self._may_store)
         self._resumed_at = (-1, -1)
@@ -121,6 +122,7 @@ class Loop:
         self._run_start, self._run_budget, self._uncharged = self._count.ticks, budget, 0
         self._engine.clear_exception()
         stop = self._engine.run(budget, passing=passing)
+        self._passing.settle(over=True)
         while self.undo:
             self._ram.write_rom(*self.undo.pop())
         self._count.pass_time(self._run_start + self._faults.executed(stop) + self._uncharged - self._count.ticks)
@@ -146,6 +148,7 @@ class Loop:
 
     def on_intercept(self, address: int) -> bool:
         """Inside the engine, before the intercepted instruction at linear ``address``: true stops the run there."""
+        self._passing.settle(over=True)
         done = self._engine.ticks_in_run()
         if done >= self._run_budget:
             return True
@@ -154,7 +157,7 @@ class Loop:
         if self._breaks.look is not None:
             self.sync_time()
             self._breaks.look(address)
-        if (address, tick) != self._resumed_at and self._breaks.at(address):
+        if self._breaks.any and (address, tick) != self._resumed_at and self._breaks.at(address):
             self.outcome = ev.Breakpoint(address)
             return True
         insn = self._code.at(address)
@@ -164,17 +167,20 @@ class Loop:
             return self._string(insn, address, tick)
         if insn.kind in _UNMASKING and not self._machine.nmi_pending and self._board.pic.pending_vector() is None:
             return False
+        if not self._machine.strict and self._passing.lets(insn, address):
+            return False
         self._stop_insn = insn
         return True
 
     def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
-        self.sync_time()
         engine_done = self._engine.ticks_in_run()
         budget = self._run_tick_budget - engine_done - self._uncharged
         done = 0
         if not (self._machine.plain_strings or self._hazards.watching or self._machine.watches.reads):
             while step := self._mover.run(insn, budget - done):
                 done += step
+                if not self._engine.gpr(RCX):
+                    break
         # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
         charge = max(0, self._run_budget - engine_done - (budget - done))
         self._engine.add_ticks(charge)

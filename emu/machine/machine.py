@@ -25,6 +25,7 @@ from emu.machine.hazards import Hazards, HazardState
 from emu.machine.instructions import Instructions, InstructionState
 from emu.machine.loop import Loop
 from emu.machine.owners import Owner, Owners
+from emu.machine.passing import Passing
 from emu.machine.policy import Policy
 from emu.machine.ram import Ram, RamSnapshot
 from emu.machine.watches import Touched, Watches
@@ -79,6 +80,7 @@ class Machine:
         self._device = ""
         self.nmi_pending = False
         self.deliveries = 0
+        self.passing = Passing(self)
         self.loop = Loop(self)
         self._cold = self.board.bus.snapshot(), self.hazards.state, self.cpu.msrs()
         self._wire()
@@ -117,6 +119,7 @@ class Machine:
 
     def emit(self, event: ev.Event) -> None:
         """Put an event on the stream."""
+        self.passing.settle(over=False)
         self.events.append(event)
         for listener in self.listeners:
             listener(event)

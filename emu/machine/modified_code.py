@@ -8,8 +8,7 @@ which code comes to be in a kexec.  The check is made when a block is translated
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from emu.assembler.lengths import lengths, line_size, memory_operands
 from emu.machine.events import Hazard
@@ -23,8 +22,7 @@ _FAR_ENOUGH = 256
 ALIAS, NO_BRANCH = "fetch of code stored through another address", "fetch of code stored with no branch since"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """Bytes ``low`` .. ``high`` (behind the last) of a page, stored through linear page number ``through``."""
 
     through: int
@@ -65,8 +63,12 @@ class ModifiedCode:
 
     def _store(self, physical: int, size: int, through: int) -> None:
         low = physical & PAGE_MASK
+        before = self._stored.get(physical >> PAGE_SHIFT)
+        if before is None or before == ((through, low, low + size),):
+            self._stored[physical >> PAGE_SHIFT] = (Stored(through, low, low + size),)
+            return
         high, kept = low + size, []
-        for old in self._stored.get(physical >> PAGE_SHIFT, ()):
+        for old in before:
             if old.through == through and old.low <= high and low <= old.high:
                 low, high = min(low, old.low), max(high, old.high)
             elif not low <= old.low < old.high <= high:

@@ -9,31 +9,18 @@ timer deadline, so that an interrupt arrives between the same two iterations eit
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from ctypes import memmove, string_at
 
-from emu.machine.cpu import SEGMENT_NAMES, Cpu
+from emu.machine.cpu import PLAIN, SEGMENT_NAMES, Cpu
 from emu.machine.cpustate import ES, RAX, RCX, RDI, RSI
-from emu.machine.ram import Bank
 from emu.units import PAGE_MASK, PAGE_SIZE
-from emu.x86.delivery import GuestFault
-from emu.x86.paging import Access
 from emu.x86.sensitive import Sensitive
 
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _SCAS = (0xAE, 0xAF)
 _ARITHMETIC, _EQUAL = 0x8D5, 0x44  # OF SF ZF AF PF CF; what a comparison of equals leaves
-_ACCESSES = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 STORING = frozenset({*_MOVS, *_STOS})
 """Opcodes of the string instructions that store."""
-
-
-class _Span(NamedTuple):
-    """A run of bytes inside one page of one bank; ``linear`` is where the guest sees it."""
-
-    bank: Bank
-    offset: int
-    physical: int
-    linear: int
 
 
 class StringMover:
@@ -69,7 +56,7 @@ class StringMover:
         mask = (1 << 8 * insn.address) - 1
         if self._cpu.engine.gpr(RCX) & mask:
             linear = self._linear(RDI, ES, mask)
-            physical = self._cpu.seen_at(linear, _ACCESSES[self._cpu.cpl == 3, True])
+            physical = self._cpu.seen_at(linear, PLAIN[self._cpu.cpl == 3, True])
             if physical is not None:
                 stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
 
@@ -81,18 +68,6 @@ class StringMover:
     def _linear(self, register: int, segment: int, mask: int) -> int:
         linear = self._segment_base(segment) + (self._cpu.engine.gpr(register) & mask)
         return linear if self._cpu.bits == 64 else linear & 0xFFFFFFFF
-
-    def _span(self, linear: int, *, write: bool) -> _Span | None:
-        """The page that ``linear`` is in, or None where an access there would not be plain RAM."""
-        cpu = self._cpu
-        try:
-            physical = cpu.translate_cached(linear, _ACCESSES[cpu.cpl == 3, write])
-        except GuestFault:
-            return None
-        bank = cpu.ram.bank_at(physical)
-        if bank is None or (write and bank.rom):
-            return None
-        return _Span(bank, physical - bank.start, physical, linear)
 
     def _room(self, linear: int, insn: Sensitive, register: int, mask: int, limit: int) -> int:
         """Iterations until the page, or the address size, ends.
@@ -116,20 +91,17 @@ class StringMover:
         n = self._room(write_at, insn, RDI, mask, self._room(read_at, insn, RSI, mask, limit))
         if n < 2:
             return 0
-        source = self._span(read_at, write=False)
-        target = self._span(write_at, write=True) if source is not None else None
+        source = self._cpu.plain_page(read_at, write=False)
+        target = self._cpu.plain_page(write_at, write=True) if source is not None else None
         if source is None or target is None:
             return 0
-        size = n * insn.operand
-        overlap = source.physical < target.physical + size and target.physical < source.physical + size
-        if overlap and source.physical != target.physical:
+        size, from_offset, to_offset = n * insn.operand, read_at & PAGE_MASK, write_at & PAGE_MASK
+        same = source[1] == target[1]
+        if same and from_offset != to_offset and abs(from_offset - to_offset) < size:
             return 0
-        if not self._written(target.physical, size, target.linear):
+        if not self._written(target[1] + to_offset, size, write_at):
             return 0
-        if not overlap:
-            target.bank.view[target.offset : target.offset + size] = source.bank.view[
-                source.offset : source.offset + size
-            ]
+        memmove(target[0] + to_offset, source[0] + from_offset, size)
         self._advance(insn, RSI, mask, size)
         self._advance(insn, RDI, mask, size)
         self._advance(insn, RCX, mask, -n)
@@ -142,11 +114,11 @@ class StringMover:
     def _stos(self, insn: Sensitive, limit: int, mask: int) -> int:
         linear = self._linear(RDI, ES, mask)
         n = self._room(linear, insn, RDI, mask, limit)
-        target = self._span(linear, write=True) if n > 1 else None
-        size = n * insn.operand
-        if target is None or not self._written(target.physical, size, target.linear):
+        target = self._cpu.plain_page(linear, write=True) if n > 1 else None
+        size, offset = n * insn.operand, linear & PAGE_MASK
+        if target is None or not self._written(target[1] + offset, size, linear):
             return 0
-        target.bank.view[target.offset : target.offset + size] = self._element(insn) * n
+        memmove(target[0] + offset, self._element(insn) * n, size)
         self._advance(insn, RDI, mask, size)
         self._advance(insn, RCX, mask, -n)
         return n
@@ -155,11 +127,11 @@ class StringMover:
         """REPE SCAS over equal elements only: the first mismatch, and the last element, are the engine's."""
         linear = self._linear(RDI, ES, mask)
         n = self._room(linear, insn, RDI, mask, limit)
-        source = self._span(linear, write=False) if n > 1 else None
+        source = self._cpu.plain_page(linear, write=False) if n > 1 else None
         if source is None:
             return 0
         pattern = self._element(insn)
-        actual = bytes(source.bank.view[source.offset : source.offset + n * insn.operand])
+        actual = string_at(source[0] + (linear & PAGE_MASK), n * insn.operand)
         if actual != pattern * n:
             n = next(i for i in range(n) if actual[i * insn.operand : (i + 1) * insn.operand] != pattern)
         if n < 2:

@@ -33,7 +33,7 @@ class Watches:
     @property
     def reads(self) -> bool:
         """True while a range is watched for reads: the host then leaves string instructions to the engine."""
-        return any(watch.reads for watch in self._watches.values())
+        return bool(self._watches) and any(watch.reads for watch in self._watches.values())
 
     def add(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:
         """Watch physical ``begin`` .. ``end`` (inclusive); the answer is for :meth:`remove`."""
@@ -62,7 +62,9 @@ class Watches:
 
     def allows(self, physical: int, size: int) -> bool:
         """May the host store this range for a string instruction?  Not where each store is wanted."""
-        return not any(watch.begin < physical + size and physical <= watch.end for watch in self._watches.values())
+        return not self._watches or not any(
+            watch.begin < physical + size and physical <= watch.end for watch in self._watches.values()
+        )
 
     def host_stored(self, physical: int, data: bytes) -> None:
         """A device or the processor itself (an exception frame) stores ``data``."""

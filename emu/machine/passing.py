@@ -1,0 +1,189 @@
+"""Sensitive instructions that a fast machine lets the engine run without stopping it.
+
+Their rules are checked in the engine's callback, before the instruction; where it is accepted and the engine does what
+the processor does, everything that follows from it is known by then and said in advance, as of the boundary behind
+it.  Whatever is out of the ordinary (a refusal, PAE's latched pointers, an MSR of ours) is stopped at, and done by
+:mod:`emu.machine.instructions` as on a strict machine, which stops at every one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from emu.machine import events as ev
+from emu.machine.cpustate import RAX, RCX, RDX
+from emu.x86 import control as rules
+from emu.x86.bits import U64, Cr0, Efer, Msr
+from emu.x86.control import ControlState
+from emu.x86.paging import PagingMode, mode_of
+from emu.x86.sensitive import Kind, Sensitive
+
+if TYPE_CHECKING:
+    from emu.machine.machine import Machine
+
+_PLAIN_MSRS = frozenset(
+    {Msr.EFER, Msr.STAR, Msr.LSTAR, Msr.CSTAR, Msr.FMASK, Msr.FS_BASE, Msr.GS_BASE, Msr.KERNEL_GS_BASE, Msr.PAT}
+)
+"""MSRs that the engine keeps as the processor does."""
+_MOST_REMEMBERED = 4096
+_NO_FLUSH = 1 << 63
+
+
+class _Write(NamedTuple):
+    """What an accepted write leaves in its register, and the modes before and behind it."""
+
+    new: int
+    mode_before: str
+    mode: str
+
+
+class _Pending(NamedTuple):
+    """LGDT or LIDT is running: the register's base before, and the boundary behind the instruction."""
+
+    register: str
+    base: int
+    position: ev.Position
+    tick: int
+    pc: int
+
+
+class Passing:
+    """Decides in the callback before an instruction whether the engine may run it, for one fast machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._remembered: dict[tuple[int, ...], _Write | None] = {}
+        self._pending: _Pending | None = None
+        self._handlers = {
+            Kind.CR_READ: self._cr_read,
+            Kind.CR_WRITE: self._cr_write,
+            Kind.RDMSR: self._rdmsr,
+            Kind.WRMSR: self._wrmsr,
+            Kind.LGDT: self._load_table,
+            Kind.LIDT: self._load_table,
+        }
+
+    def lets(self, insn: Sensitive, address: int) -> bool:
+        """True: the engine goes on with ``insn`` at linear ``address``."""
+        handler = self._handlers.get(insn.kind)
+        return handler is not None and handler(insn, address)
+
+    def _behind(self, insn: Sensitive, address: int) -> tuple[ev.Position, int, int]:
+        """(position, tick, linear pc) of the boundary behind the instruction."""
+        machine = self._machine
+        machine.sync_time()
+        count = machine.count
+        pc = address + insn.size & (U64 if machine.engine.code_bits == 64 else 0xFFFFFFFF)
+        return ev.Position(count.instructions + 1), count.ticks + 1, pc
+
+    # ---- control registers -------------------------------------------------------------------------------------
+
+    def _cr_read(self, insn: Sensitive, _address: int) -> bool:
+        engine, number = self._machine.engine, insn.register
+        if engine.cpl or number not in (0, 2, 3, 4):
+            return False
+        return number != 3 or self._machine.cpu.cr3 == engine.cr(3)
+
+    def _cr_write(self, insn: Sensitive, address: int) -> bool:
+        machine, engine, number = self._machine, self._machine.engine, insn.register
+        if number not in (0, 3, 4):
+            return False
+        new = engine.gpr(insn.general)
+        if engine.code_bits != 64:
+            new &= 0xFFFFFFFF
+        write = self._judged(number, new)
+        if write is None:
+            return False
+        old = engine.cr(number)
+        machine.cpu.forget_translations()
+        machine.code.forget()
+        if old != write.new:
+            here = self._behind(insn, address)
+            machine.emit(ev.ControlWrite(*here, f"cr{number}", old, write.new))
+            if write.mode != write.mode_before:
+                machine.emit(ev.ModeChange(*here, write.mode_before, write.mode))
+        return True
+
+    def _judged(self, number: int, new: int) -> _Write | None:
+        engine, cpu = self._machine.engine, self._machine.cpu
+        key = (number, new, engine.cr(0), engine.cr(4), engine.efer, *cpu.judged_by())
+        if key not in self._remembered:
+            if len(self._remembered) > _MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = self._judge(cpu.control(), number, new)
+        return self._remembered[key]
+
+    def _judge(self, state: ControlState, number: int, new: int) -> _Write | None:
+        check = {0: rules.check_cr0_write, 3: rules.check_cr3_write, 4: rules.check_cr4_write}[number]
+        if rules.check_cr_access(state, number) or check(state, new):
+            return None
+        if number == 0:
+            behind = replace(state, cr0=new | Cr0.ET, efer=_efer_with(state, new))
+        elif number == 4:
+            behind = replace(state, cr4=new)
+        else:
+            behind = replace(state, cr3=new)
+        if PagingMode.PAE in (_paging(state), _paging(behind)) or new & _NO_FLUSH:
+            return None
+        stored = {0: behind.cr0, 3: behind.cr3, 4: behind.cr4}[number]
+        return _Write(stored, rules.cpu_mode(state).label, rules.cpu_mode(behind).label)
+
+    # ---- model-specific registers ------------------------------------------------------------------------------
+
+    def _rdmsr(self, _insn: Sensitive, _address: int) -> bool:
+        engine = self._machine.engine
+        return not engine.cpl and engine.gpr(RCX) & 0xFFFFFFFF in _PLAIN_MSRS
+
+    def _wrmsr(self, insn: Sensitive, address: int) -> bool:
+        machine, engine = self._machine, self._machine.engine
+        number = engine.gpr(RCX) & 0xFFFFFFFF
+        if engine.cpl or number not in _PLAIN_MSRS:
+            return False
+        value = (engine.gpr(RDX) & 0xFFFFFFFF) << 32 | engine.gpr(RAX) & 0xFFFFFFFF
+        state = machine.cpu.control()
+        if rules.check_wrmsr(state, number, value):
+            return False
+        if number == Msr.EFER:
+            old, new = state.efer, rules.efer_after_write(state, value)
+            if PagingMode.PAE in (_paging(state), _paging(replace(state, efer=new))):
+                return False
+            machine.cpu.forget_translations()
+            machine.code.forget()
+        else:
+            old, new = engine.msr(number), value
+        if old != new:
+            machine.emit(ev.ControlWrite(*self._behind(insn, address), Msr(number).name.lower(), old, new))
+        return True
+
+    # ---- descriptor tables -------------------------------------------------------------------------------------
+
+    def _load_table(self, insn: Sensitive, address: int) -> bool:
+        """LGDT and LIDT may fault, and what they load is not known yet: :meth:`settle` looks at it afterwards."""
+        name = "gdtr" if insn.kind is Kind.LGDT else "idtr"
+        self._pending = _Pending(name, getattr(self._machine.engine, name).base, *self._behind(insn, address))
+        return True
+
+    def settle(self, *, over: bool) -> None:
+        """Say what LGDT or LIDT changed, before anything else is said; ``over``: it has run or faulted."""
+        pending = self._pending
+        if pending is None:
+            return
+        new = getattr(self._machine.engine, pending.register).base
+        if new != pending.base:
+            self._pending = None
+            event = ev.ControlWrite(pending.position, pending.tick, pending.pc, pending.register, pending.base, new)
+            self._machine.emit(event)
+        elif over:
+            self._pending = None
+
+
+def _efer_with(state: ControlState, cr0: int) -> int:
+    """EFER behind a write of ``cr0``: LMA follows paging, SDM 3A 10.8.5."""
+    if cr0 & Cr0.PG and not state.cr0 & Cr0.PG and state.efer & Efer.LME:
+        return state.efer | Efer.LMA
+    return state.efer if cr0 & Cr0.PG else state.efer & ~Efer.LMA
+
+
+def _paging(state: ControlState) -> PagingMode:
+    return mode_of(state.cr0, state.cr4, state.efer)
