@@ -104,6 +104,11 @@ class Hazards:
         self.serial_pc = self._serial_from
         self.serial_position = machine.count.position(0)
 
+    def serialised_at(self, position: Position, tick: int, pc: int) -> None:
+        """A serialising instruction at linear ``pc`` has retired, or is certain to; the boundary behind it."""
+        self.code.serialised()
+        self.serial, self.serial_pc, self.serial_position = tick, pc, position
+
     def before_serialising(self) -> None:
         """A serialising instruction is next: remember where it is."""
         self._serial_from = self._machine.cpu.pc

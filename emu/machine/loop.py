@@ -122,10 +122,10 @@ class Loop:
         self._run_start, self._run_budget, self._uncharged = self._count.ticks, budget, 0
         self._engine.clear_exception()
         stop = self._engine.run(budget, passing=passing)
-        self._passing.settle(over=True)
         while self.undo:
             self._ram.write_rom(*self.undo.pop())
         self._count.pass_time(self._run_start + self._faults.executed(stop) + self._uncharged - self._count.ticks)
+        self._passing.settle_stop()
         return stop
 
     def sync_time(self) -> None:
@@ -148,7 +148,7 @@ class Loop:
 
     def on_intercept(self, address: int) -> bool:
         """Inside the engine, before the intercepted instruction at linear ``address``: true stops the run there."""
-        self._passing.settle(over=True)
+        self._passing.settle(retired=True)
         done = self._engine.ticks_in_run()
         if done >= self._run_budget:
             return True

@@ -119,7 +119,7 @@ class Machine:
 
     def emit(self, event: ev.Event) -> None:
         """Put an event on the stream."""
-        self.passing.settle(over=False)
+        self.passing.settle()
         self.events.append(event)
         for listener in self.listeners:
             listener(event)

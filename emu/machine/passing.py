@@ -46,6 +46,7 @@ class _Pending(NamedTuple):
     position: ev.Position
     tick: int
     pc: int
+    address: int
 
 
 class Passing:
@@ -98,8 +99,9 @@ class Passing:
         old = engine.cr(number)
         machine.cpu.forget_translations()
         machine.code.forget()
+        here = self._behind(insn, address)
+        machine.hazards.serialised_at(here[0], here[1], address)
         if old != write.new:
-            here = self._behind(insn, address)
             machine.emit(ev.ControlWrite(*here, f"cr{number}", old, write.new))
             if write.mode != write.mode_before:
                 machine.emit(ev.ModeChange(*here, write.mode_before, write.mode))
@@ -152,8 +154,10 @@ class Passing:
             machine.code.forget()
         else:
             old, new = engine.msr(number), value
+        here = self._behind(insn, address)
+        machine.hazards.serialised_at(here[0], here[1], address)
         if old != new:
-            machine.emit(ev.ControlWrite(*self._behind(insn, address), Msr(number).name.lower(), old, new))
+            machine.emit(ev.ControlWrite(*here, Msr(number).name.lower(), old, new))
         return True
 
     # ---- descriptor tables -------------------------------------------------------------------------------------
@@ -161,21 +165,33 @@ class Passing:
     def _load_table(self, insn: Sensitive, address: int) -> bool:
         """LGDT and LIDT may fault, and what they load is not known yet: :meth:`settle` looks at it afterwards."""
         name = "gdtr" if insn.kind is Kind.LGDT else "idtr"
-        self._pending = _Pending(name, getattr(self._machine.engine, name).base, *self._behind(insn, address))
+        self._pending = _Pending(name, getattr(self._machine.engine, name).base, *self._behind(insn, address), address)
         return True
 
-    def settle(self, *, over: bool) -> None:
-        """Say what LGDT or LIDT changed, before anything else is said; ``over``: it has run or faulted."""
+    def settle(self, *, retired: bool | None = None) -> None:
+        """Say what LGDT or LIDT changed, before anything else is said.
+
+        ``retired`` tells whether it has; None where it may be running still.
+        """
         pending = self._pending
         if pending is None:
             return
-        new = getattr(self._machine.engine, pending.register).base
+        machine = self._machine
+        new = getattr(machine.engine, pending.register).base
+        if retired is None and new == pending.base:
+            return
+        self._pending = None
+        if retired is False:
+            return
+        machine.hazards.serialised_at(pending.position, pending.tick, pending.address)
         if new != pending.base:
-            self._pending = None
             event = ev.ControlWrite(pending.position, pending.tick, pending.pc, pending.register, pending.base, new)
-            self._machine.emit(event)
-        elif over:
-            self._pending = None
+            machine.emit(event)
+
+    def settle_stop(self) -> None:
+        """The run has stopped, and time is what it is."""
+        if self._pending is not None:
+            self.settle(retired=self._machine.count.ticks >= self._pending.tick)
 
 
 def _efer_with(state: ControlState, cr0: int) -> int:

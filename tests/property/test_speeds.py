@@ -79,7 +79,9 @@ def ran(text: str, mode: str, *, strict: bool, trap: bool) -> list[object]:
         bench.machine.engine.rflags = 0x102
     outcome = bench.run(2000)
     said = [event for event in bench.machine.events if not isinstance(event, ev.Hazard | ev.OwnerViolation)]
-    seen = [outcome, said, guest_state(bench.machine), bench.machine.here()]
+    hazards = bench.machine.hazards
+    serial = hazards.serial, hazards.serial_pc, hazards.serial_position
+    seen = [outcome, said, guest_state(bench.machine), bench.machine.here(), serial]
     bench.machine.close()
     return seen
 
