@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# random cases of each architecture in `make oracle`
+CASES  ?= 200
 # pytest-xdist workers: one per processor by default; JOBS=0 runs in one process
 JOBS   ?= auto
 
@@ -30,8 +32,11 @@ format: $(VENV)/.ready-dev ## let ruff lay out the Python sources
 bench: $(VENV)/.ready ## speed, as ratios measured in this run
 	@$(BIN)/kjump bench $(ARGS)
 
-oracle: $(VENV)/.ready-dev ## only the tests against GNU as, gdb and QEMU; a missing tool is a failure
+oracle: $(VENV)/.ready-dev ## the witnesses: tests against GNU as, gdb, QEMU and KVM, every jump and random ones again there
 	@KJUMP_REQUIRE_ORACLES=1 $(BIN)/python -m pytest -n $(JOBS) -m oracle $(ARGS)
+	@$(BIN)/kjump oracle --arch all
+	@$(BIN)/kjump oracle --arch all --irq identity_mapped
+	@$(BIN)/kjump oracle --arch all --fuzz $(CASES)
 
 kernels: $(VENV)/.ready-dev ## fetch Debian's kernels (apt, as root) and run their own relocate_kernel
 	@KJUMP_KERNELS=1 $(BIN)/python -m pytest -m kernels $(ARGS)

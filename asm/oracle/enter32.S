@@ -4,21 +4,20 @@
 
 .include "x86.inc"
 
+.ifndef TAKE_IRQ                                # 1: the case begins with IF set
+.set TAKE_IRQ, 0
+.endif
+
 enter:
     movl    state_cr4, %eax
     movl    %eax, %cr4
     movl    state_cr3, %eax
     movl    %eax, %cr3
 
-    lgdt    state_gdtr
+    lgdt    state_load_gdtr                 # of tables that hold what the segment registers hold
     lidt    state_idtr
-    movl    state_ldtr, %eax
+    movl    state_load_ldtr, %eax
     lldt    %ax
-    movl    state_tr, %eax                      # its descriptor is made available beforehand: this makes it busy
-    testl   %eax, %eax
-    jz      no_task
-    ltr     %ax
-no_task:
     movl    state_ds, %eax
     movl    %eax, %ds
     movl    state_es, %eax
@@ -29,9 +28,17 @@ no_task:
     movl    %eax, %gs
     movl    state_ss, %eax
     movl    %eax, %ss
+    movl    state_ldtr, %eax
+    lldt    %ax
+    movl    state_tr, %eax                      # its descriptor is available there: this makes it busy
+    testl   %eax, %eax
+    jz      no_task
+    ltr     %ax
+no_task:
     movl    $state_cs, %esp
     lret
 in_its_code_segment:
+    lgdt    state_gdtr
 
     movl    state_cr2, %eax
     movl    %eax, %cr2
@@ -49,7 +56,14 @@ in_its_mode:
     movl    state_rbp, %ebp
     movl    state_rsi, %esi
     movl    state_rdi, %edi
+.if TAKE_IRQ                                    # one is pending, whose frame comes to lie where this one is
+    pushl   state_frame + 8
+    pushl   state_frame + 4
+    pushl   state_frame
+    iretl
+.else
     jmp     *state_rip
+.endif
 
     .balign 4, 0xcc
 state_cs:               .long in_its_code_segment, 0
@@ -67,8 +81,11 @@ state_rsi:              .long 0
 state_rdi:              .long 0
 state_rip:              .long 0
 state_rflags:           .long 0
+state_frame:            .long 0, 0, 0           # EIP, CS, EFLAGS with IF: for iret
 state_gdtr:             .word 0                 # limit
                         .long 0                 # base
+state_load_gdtr:        .word 0
+                        .long 0
 state_idtr:             .word 0
                         .long 0
 state_es:               .long 0
@@ -77,4 +94,8 @@ state_ds:               .long 0
 state_fs:               .long 0
 state_gs:               .long 0
 state_ldtr:             .long 0
+state_load_ldtr:        .long 0
 state_tr:               .long 0
+    .balign 8, 0
+state_table:            .fill 256, 1, 0
+state_local_table:      .fill 32, 1, 0

@@ -8,21 +8,20 @@
 
 .include "x86.inc"
 
+.ifndef TAKE_IRQ                                # 1: the case begins with IF set
+.set TAKE_IRQ, 0
+.endif
+
 enter:
     movq    state_cr4(%rip), %rax
     movq    %rax, %cr4
     movq    state_cr3(%rip), %rax
     movq    %rax, %cr3
 
-    lgdt    state_gdtr(%rip)
+    lgdt    state_load_gdtr(%rip)             # of tables that hold what the segment registers hold
     lidt    state_idtr(%rip)
-    movl    state_ldtr(%rip), %eax
+    movl    state_load_ldtr(%rip), %eax
     lldt    %ax
-    movl    state_tr(%rip), %eax                # its descriptor is made available beforehand: this makes it busy
-    testl   %eax, %eax
-    jz      no_task
-    ltr     %ax
-no_task:
     movl    state_ds(%rip), %eax
     movl    %eax, %ds
     movl    state_es(%rip), %eax
@@ -33,9 +32,17 @@ no_task:
     movl    %eax, %gs
     movl    state_ss(%rip), %eax
     movl    %eax, %ss
+    movl    state_ldtr(%rip), %eax
+    lldt    %ax
+    movl    state_tr(%rip), %eax                # its descriptor is available there: this makes it busy
+    testl   %eax, %eax
+    jz      no_task
+    ltr     %ax
+no_task:
     leaq    state_cs(%rip), %rsp
     lretq
 in_its_code_segment:
+    lgdt    state_gdtr(%rip)
 
     movl    $MSR_FS_BASE, %ecx                  # after the selectors, which change the bases
     movl    state_fs_base(%rip), %eax
@@ -73,7 +80,12 @@ in_its_code_segment:
     movq    state_r13(%rip), %r13
     movq    state_r14(%rip), %r14
     movq    state_r15(%rip), %r15
+.if TAKE_IRQ                                    # one is pending; after sti a machine may be late to see it
+    leaq    state_frame(%rip), %rsp
+    iretq
+.else
     jmp     *state_rip(%rip)
+.endif
 
     .balign 8, 0xcc
 state_cs:               .quad in_its_code_segment, 0
@@ -99,11 +111,14 @@ state_r14:              .quad 0
 state_r15:              .quad 0
 state_rip:              .quad 0
 state_rflags:           .quad 0
+state_frame:            .quad 0, 0, 0, 0, 0     # RIP, CS, RFLAGS with IF, RSP, SS: for iretq
 state_fs_base:          .quad 0
 state_gs_base:          .quad 0
 state_kernel_gs_base:   .quad 0
 state_gdtr:             .word 0                 # limit
                         .quad 0                 # base
+state_load_gdtr:        .word 0
+                        .quad 0
 state_idtr:             .word 0
                         .quad 0
 state_es:               .long 0
@@ -112,4 +127,8 @@ state_ds:               .long 0
 state_fs:               .long 0
 state_gs:               .long 0
 state_ldtr:             .long 0
+state_load_ldtr:        .long 0
 state_tr:               .long 0
+    .balign 8, 0
+state_table:            .fill 256, 1, 0
+state_local_table:      .fill 32, 1, 0

@@ -13,6 +13,7 @@
 # itself: what was copied in is copied out again, to where it came from, and the next case follows.
 
 .include "x86.inc"
+.include "ports.inc"
 .include "loader.inc"
 
 entry:
@@ -28,12 +29,15 @@ flat:
     movl    %eax, %gs
     movl    %eax, %ss
     movl    $stack_top, %esp
-    movb    $0xff, %al                          # no interrupts, not even for a case that sets IF
-    outb    %al, $PIC1_DATA
-    outb    %al, $PIC2_DATA
 
 next_case:
+    mask_interrupts
     movl    now, %ebp
+    movl    CASE_IRQ(%ebp), %ecx
+    testl   %ecx, %ecx
+    jz      no_irq
+    raise_timer
+no_irq:
     movl    CASE_COPIES(%ebp), %edx
     movl    CASE_COPY_COUNT(%ebp), %ebx
     testl   %ebx, %ebx

@@ -14,6 +14,7 @@
 # follows.  Copies are made in 64-bit mode, where every KVM runs natively.
 
 .include "x86.inc"
+.include "ports.inc"
 .include "loader.inc"
 
     .code32
@@ -30,9 +31,6 @@ flat:
     movl    %eax, %gs
     movl    %eax, %ss
     movl    $stack_top, %esp
-    movb    $0xff, %al                          # no interrupts, not even for a case that sets IF
-    outb    %al, $PIC1_DATA
-    outb    %al, $PIC2_DATA
 
     # To 64-bit mode for good.
     movl    now, %ebp
@@ -52,7 +50,13 @@ flat:
 
     .code64
 next_case:
+    mask_interrupts
     movl    now(%rip), %ebp
+    movl    CASE_IRQ(%rbp), %ecx
+    testl   %ecx, %ecx
+    jz      no_irq
+    raise_timer
+no_irq:
     movl    CASE_COPIES(%rbp), %edx
     movl    CASE_COPY_COUNT(%rbp), %ebx
     testl   %ebx, %ebx

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emu.kexec.arch import Arch
+from emu.oracle.own_table import own_tables
 from emu.units import PAGE_SIZE
 from emu.x86.bits import Cr0, Eflags
 
@@ -13,6 +14,8 @@ MARGIN = 0x100
 """Bytes at the top of a page that are left alone: the stub's stack."""
 _BREAKPOINTS = 0xFF
 _LONG_CODE = 1 << 21
+_SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs", "tr", "ldtr")
+_NULL_RPL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Case:
     ``entry_phys`` where that lies.  ``end_phys`` is where ``end`` is mapped when the run is over; ``moved`` tells where
     the contents of a page (physical addresses) come from, for pages that the run moves.  ``pdpts`` are the tables that
     CR3 holds under PAE paging, wherever they lie before or after.  ``shared`` is memory that no case of an image may
-    change and all have in common.
+    change and all have in common.  ``irq`` is the vector at which an IRQ 0 is pending from the start (a multiple of 8;
+    0: there is none): with IF set in ``rflags`` it is taken before the first instruction.
     """
 
     name: str
@@ -38,6 +42,12 @@ class Case:
     entry_phys: int
     pdpts: frozenset[int] = frozenset()
     shared: tuple[tuple[int, bytes], ...] = ()
+    irq: int = 0
+
+    @property
+    def takes_irq(self) -> bool:
+        """Whether an interrupt is taken before the first instruction."""
+        return bool(self.irq and self.registers["rflags"] & Eflags.IF)
 
     @property
     def paging(self) -> bool:
@@ -53,12 +63,22 @@ class Case:
 def unrestorable(case: Case) -> str:
     """Why no image can begin with the state of ``case``; empty where one can."""
     state = case.registers
-    if state["rflags"] & (Eflags.TF | Eflags.VM | Eflags.IF):
-        return "the case begins with TF, VM or IF set, which would act before its first instruction"
+    if state["rflags"] & (Eflags.TF | Eflags.VM):
+        return "the case begins with TF or VM set, which would act before its first instruction"
+    if state["rflags"] & Eflags.IF and not case.irq:
+        return "the case begins with IF set and no interrupt to take"
+    if case.takes_irq and state["rflags"] & Eflags.NT:
+        return "the case begins with NT set, with which IRET does not return"
     if state.get("dr7", 0) & _BREAKPOINTS:
         return "the case begins with breakpoints armed in DR7, which an image does not restore"
     if case.long_mode and not state.get("cs.flags", _LONG_CODE) & _LONG_CODE:
         return "the case begins in compatibility mode"
+    if own_tables(state, case.arch.word, 0) is not None:
+        return ""
+    limit = state["gdtr.limit"]
+    for name in _SELECTORS:
+        if state[name] & ~_NULL_RPL and state[name] | 7 > limit:
+            return f"{name.upper()} is {state[name]:#x}, and the GDT in force (limit {limit:#x}) does not hold it"
     return ""
 
 

@@ -11,17 +11,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from emu.errors import EXIT_FINDINGS, KjumpError
+from emu.errors import EXIT_FINDINGS, ImageError, KjumpError
 from emu.journey.scene import Scene
 from emu.oracle.compare import MOST_SHOWN, Comparison, Known, Verdict, compare, not_comparable
 from emu.oracle.fuzz import FuzzReport, fuzz
 from emu.oracle.image import build_image
 from emu.oracle.machines import Other, Witness, map_refused, witness
+from emu.oracle.mark import Mark, parse_mark
 from emu.oracle.ours import run_ours
+from emu.oracle.outcome import TIME_LIMIT, Ended
 from emu.oracle.record import MOVEMENTS, record
 from emu.report.progress import progress
 from emu.report.screen import WIDTH
 
+NO_END_LIMIT = 20.0
+"""Seconds that another machine is given where ours came to no end."""
 REFERENCE = "docs/FAITHFULNESS.md"
 _STYLES = {Verdict.AGREE: "green", Verdict.DIFFER: "bold red", Verdict.NOT_COMPARABLE: "yellow"}
 _HEAD = f" {'movement':<21}{'machine':<9}{'pages equal':<18}{'registers':>9}{'time':>8}  verdict"
@@ -38,6 +42,11 @@ def add_oracle_command(
     parser.add_argument("--qemu", action="store_true", help="compare with QEMU only (default: QEMU and KVM)")
     parser.add_argument("--kvm", action="store_true", help="compare with KVM only (default: QEMU and KVM)")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="N random cases instead of the journey")
+    parser.add_argument(
+        "--irq",
+        metavar="N|SYMBOL[+OFF]",
+        help="begin at this instruction of the stub, an interrupt taken before it",
+    )
     parser.add_argument("--out", metavar="DIR", help="keep images of cases that differ here")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     parser.set_defaults(action=lambda args: oracle_main(args, scenes(args)))
@@ -47,6 +56,9 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     """Run what ``args`` ask for and print it; the answer is the exit status."""
     if args.fuzz < 0:
         raise KjumpError(f"{args.fuzz} cases cannot be run", where="--fuzz", hint="a number, as 1000")
+    mark = parse_mark(args.irq) if args.irq else None
+    if mark is not None and args.fuzz:
+        raise KjumpError("random cases have no marked instruction", where="--irq", hint="without --fuzz")
     names = [name for name, wanted in ((Other.QEMU, args.qemu), (Other.KVM, args.kvm)) if wanted] or list(Other)
     witnesses = [witness(name) for name in names]
     console = Console(highlight=False)
@@ -60,9 +72,9 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
                 _show_fuzz(console, report)
         else:
             with progress(f"{scene.arch}: recording and comparing"):
-                found = compare_scene(scene, witnesses)
+                found = compare_scene(scene, witnesses, mark)
             if not args.json:
-                show(console, scene.title(), found)
+                show(console, scene.title() + (f"    IRQ 0 at {mark}" if mark else ""), found)
         rows += found
     ok = not any(row.verdict is Verdict.DIFFER for row in rows)
     if args.json:
@@ -72,8 +84,8 @@ def oracle_main(args: argparse.Namespace, scenes: Sequence[Scene]) -> int:
     return 0 if ok else EXIT_FINDINGS
 
 
-def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison]:
-    """Every movement of ``scene`` on every machine.
+def compare_scene(scene: Scene, witnesses: Sequence[Witness], mark: Mark | None = None) -> list[Comparison]:
+    """Every movement of ``scene`` on every machine; with ``mark`` from there on, with an interrupt before it.
 
     Raises:
         JourneyError: the journey reaches no movement.
@@ -82,16 +94,21 @@ def compare_scene(scene: Scene, witnesses: Sequence[Witness]) -> list[Comparison
     if all(refusals.values()):
         names = [f"{scene.arch} {movement}" for movement in MOVEMENTS]
         return [not_comparable(name, one.name, refusals[one.name]) for name in names for one in witnesses]
-    rows: list[Comparison] = []
-    cases, _ = record(replace(scene, strict=False))
-    for case in cases:
+    recording = record(replace(scene, strict=False), mark)
+    rows = [not_comparable(name, one.name, reason) for name, reason in recording.missing for one in witnesses]
+    for case in recording.cases:
         reasons = {one.name: refusals[one.name] or one.lacks(case) for one in witnesses}
         rows += [not_comparable(case.name, name, reason) for name, reason in reasons.items() if reason]
         usable = [one for one in witnesses if not reasons[one.name]]
         if usable:
             image = build_image([case], in_place=True)
             ours = run_ours(image)
-            rows += [row for one in usable for row in compare(image, ours, one.run(image))]
+            if mark is None and ours.ended is not Ended.DONE:
+                raise ImageError(
+                    f"the image does not do what was recorded: {ours.ended.value} {ours.why}", where=case.name
+                )
+            limit = TIME_LIMIT if ours.ended is Ended.DONE else NO_END_LIMIT
+            rows += [row for one in usable for row in compare(image, ours, one.run(image, limit=limit))]
     return rows
 
 

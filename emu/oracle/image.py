@@ -19,8 +19,9 @@ from emu.errors import ImageError
 from emu.kexec.arch import Arch
 from emu.kexec.page_tables import build
 from emu.oracle.case import Case, pieces_before
+from emu.oracle.own_table import LOCAL_TABLE_SELECTOR, TABLE_SIZE, own_tables
 from emu.units import MIB, PAGE_SIZE, Phys, page_up
-from emu.x86.bits import Cr0, Cr4, Efer
+from emu.x86.bits import Cr0, Cr4, Efer, Eflags
 
 LOW_END = 0xA0000
 HIGH_START = MIB
@@ -28,13 +29,14 @@ RAM_LIMIT = 0x60000000
 LOADER_SPACE = 16 * PAGE_SIZE
 DONE = 0x444E454B
 EXIT_PORT = 0xF4
-_RECORD = struct.Struct("<8IQ")
+_RECORD = struct.Struct("<8IQII")
 _HEADER_MAGIC = 0x1BADB002
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "sysenter_cs": 0x174,
     "sysenter_esp": 0x175, "sysenter_eip": 0x176,
 }  # fmt: skip
 _STATE_DWORDS = ("es", "ss", "ds", "fs", "gs", "ldtr", "tr")
+_STATE_TABLES = ("gdtr", "idtr", "load_gdtr", "load_ldtr", "table", "local_table")
 _MODE_CR4 = Cr4.PAE | Cr4.LA57 | Cr4.PSE
 
 
@@ -49,9 +51,10 @@ def _org(arch: Arch, linear: int) -> int:
     return linear if arch.word == 4 else linear % PAGE_SIZE
 
 
-def entry_program(arch: Arch, linear: int) -> Image:
+def entry_program(arch: Arch, linear: int, *, takes_irq: bool = False) -> Image:
     """The code that loads a case's registers, to run at ``linear``."""
-    return _program(f"enter{arch.bits}.S", _org(arch, linear), arch.bits, ())
+    defines = (("TAKE_IRQ", int(takes_irq)),)
+    return _program(f"enter{arch.bits}.S", _org(arch, linear), arch.bits, defines)
 
 
 def collector(arch: Arch, linear: int, back: int = 0) -> Image:
@@ -210,7 +213,7 @@ def _patch(memory: list[tuple[int, bytearray]], case: Case, back: int) -> None:
 
 
 def _entry_bytes(case: Case) -> bytes:
-    program = entry_program(case.arch, case.entry)
+    program = entry_program(case.arch, case.entry, takes_irq=case.takes_irq)
     word = case.arch.word
     code = bytearray(program.code)
 
@@ -218,16 +221,28 @@ def _entry_bytes(case: Case) -> bytes:
         at = program.symbols[f"state_{name}"] - program.org + offset
         code[at : at + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
-    registers = case.registers
+    registers = dict(case.registers)
+    local = program.symbols["state_local_table"]
+    own = own_tables(registers, word, case.entry + local - program.org)
+    registers |= {"load_gdtr.limit": registers["gdtr.limit"], "load_gdtr.base": registers["gdtr.base"]}
+    if own is not None:
+        at = program.symbols["state_table"] - program.org
+        code[at : at + TABLE_SIZE], code[local - program.org :] = own
+        registers |= {"load_gdtr.limit": TABLE_SIZE - 1, "load_gdtr.base": case.entry + at}
+    frame = ("rip", "cs", "rflags", "rsp", "ss")[: 5 if word == 8 else 3]
+    for number, register in enumerate(frame):
+        put("frame", registers[register], word, number * word)
+    registers["rflags"] &= ~Eflags.IF  # set with the rest of the frame, or not at all
     for name in program.symbols:
         register = name.removeprefix("state_")
-        if name.startswith("state_") and register not in (*_STATE_DWORDS, "cs", "gdtr", "idtr"):
+        if name.startswith("state_") and register not in (*_STATE_DWORDS, "cs", *_STATE_TABLES, "frame"):
             put(register, registers[register], word)
     for register in _STATE_DWORDS:
         put(register, registers[register], 4)
+    put("load_ldtr", registers["ldtr"] if own is None else LOCAL_TABLE_SELECTOR, 4)
     put("cs", case.entry + program.symbols["in_its_code_segment"] - program.org, word)
     put("cs", registers["cs"], word, word)
-    for table in ("gdtr", "idtr"):
+    for table in ("gdtr", "idtr", "load_gdtr"):
         put(table, registers[f"{table}.limit"], 2)
         put(table, registers[f"{table}.base"], word, 2)
     return bytes(code)
@@ -254,7 +269,7 @@ def _record(
     cr4 = (registers["cr4"] & _MODE_CR4 | Cr4.OSFXSR) if case.paging else int(Cr4.OSFXSR)
     return _RECORD.pack(
         area + 512 + len(raw_msrs), len(copies), area + 512, len(msrs), area, root, cr4,
-        Cr0.PG if case.paging else 0, case.entry,
+        Cr0.PG if case.paging else 0, case.entry, case.irq, 0,
     )  # fmt: skip
 
 

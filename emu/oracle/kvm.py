@@ -22,14 +22,15 @@ from types import FrameType
 
 from emu.errors import KjumpError
 from emu.oracle.image import EXIT_PORT, OracleImage
-from emu.oracle.outcome import Ended, Run
+from emu.oracle.outcome import TIME_LIMIT, Ended, Run
 
 DEVICE = Path("/dev/kvm")
-TIME_LIMIT = 180.0
 _API_VERSION = 12
 
 _GET_API_VERSION, _CREATE_VM, _GET_VCPU_MMAP_SIZE, _GET_SUPPORTED_CPUID = 0xAE00, 0xAE01, 0xAE04, 0xC008AE05
 _CREATE_VCPU, _SET_USER_MEMORY_REGION, _SET_TSS_ADDR = 0xAE41, 0x4020AE46, 0xAE47
+_CREATE_IRQCHIP, _CREATE_PIT2, _GET_MP_STATE = 0xAE60, 0x4040AE77, 0x8004AE98
+_PIT_CONFIG_SIZE, _HALTED = 64, 3
 _RUN, _GET_REGS, _SET_REGS, _GET_SREGS, _SET_SREGS, _SET_CPUID2 = (
     0xAE80, 0x8090AE81, 0x4090AE82, 0x8138AE83, 0x4138AE84, 0x4008AE90,
 )  # fmt: skip
@@ -66,9 +67,12 @@ def unusable() -> str:
 
 
 class Vm:
-    """One virtual machine with one processor and ``size`` bytes of RAM from 0."""
+    """One virtual machine with one processor and ``size`` bytes of RAM from 0.
 
-    def __init__(self, size: int) -> None:
+    ``irqs``: it has KVM's own PIC and PIT too.
+    """
+
+    def __init__(self, size: int, *, irqs: bool = False) -> None:
         reason = unusable()
         if reason:
             raise KjumpError(reason, where="KVM")
@@ -81,6 +85,10 @@ class Vm:
             fcntl.ioctl(self._vm, _SET_TSS_ADDR, _TSS_ADDRESS)
             host = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
             fcntl.ioctl(self._vm, _SET_USER_MEMORY_REGION, struct.pack("<IIQQQ", 0, 0, 0, size, host))
+            if irqs:
+                fcntl.ioctl(self._vm, _CREATE_IRQCHIP)
+                fcntl.ioctl(self._vm, _CREATE_PIT2, bytes(_PIT_CONFIG_SIZE))
+            self._irqs = irqs
             self._cpu = self._keep(fcntl.ioctl(self._vm, _CREATE_VCPU, 0))
             self._shared = mmap.mmap(self._cpu, fcntl.ioctl(kvm, _GET_VCPU_MMAP_SIZE))
             cpuid = bytearray(8 + _CPUID_ENTRIES * _CPUID_ENTRY_SIZE)
@@ -130,6 +138,8 @@ class Vm:
                 try:
                     fcntl.ioctl(self._cpu, _RUN, 0)
                 except InterruptedError:
+                    if self._irqs and self._halted():
+                        return _End(Ended.HUNG, f"halted at {self.rip:#x}")
                     continue
                 except OSError as error:
                     return _End(Ended.FAILED, f"KVM_RUN: {error.strerror} at {self.rip:#x}")
@@ -137,6 +147,12 @@ class Vm:
                 if end is not None:
                     return end
         return _End(Ended.HUNG, f"no end after {limit:g} s, at {self.rip:#x}")
+
+    def _halted(self) -> bool:
+        """Whether the processor waits; with KVM's own controllers that is no exit."""
+        state = bytearray(4)
+        fcntl.ioctl(self._cpu, _GET_MP_STATE, state)
+        return int(struct.unpack("<I", state)[0]) == _HALTED
 
     def _exit(self) -> _End | None:
         reason = int(struct.unpack_from("<I", self._shared, _EXIT_REASON_AT)[0])
@@ -197,7 +213,7 @@ def _alarms() -> Iterator[None]:
 
 def run_kvm(image: OracleImage, *, limit: float = TIME_LIMIT) -> Run:
     """Run ``image`` on KVM; raises KjumpError where there is no usable KVM."""
-    vm = Vm(image.size)
+    vm = Vm(image.size, irqs=any(placed.case.irq for placed in image.cases))
     try:
         vm.memory[image.base : image.base + len(image.memory)] = bytes(image.memory)
         vm.enter_protected_mode(image.entry)

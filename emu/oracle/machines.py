@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from typing import Protocol
 
 from emu.errors import KjumpError
 from emu.kexec.arch import Arch
@@ -14,12 +16,13 @@ from emu.kexec.page_tables import build
 from emu.oracle.case import Case, unrestorable
 from emu.oracle.image import HIGH_START, LOW_END, OracleImage, build_image
 from emu.oracle.kvm import run_kvm, unusable
-from emu.oracle.outcome import Ended, Run, registers
+from emu.oracle.outcome import TIME_LIMIT, Ended, Run, registers
 from emu.oracle.qemu import require_qemu, run_qemu
 from emu.units import PAGE_SIZE, Phys
-from emu.x86.bits import Cr0, Cr4, Efer
+from emu.x86.bits import Cr0, Cr4, Efer, Eflags
 
 _PROBE_LIMIT = 5.0
+_PROBE_VECTOR = 0x20
 _PAGING_NAMES = {
     Arch.I386: "32-bit paging",
     Arch.I386_PAE: "PAE paging",
@@ -35,18 +38,27 @@ class Other(StrEnum):
     KVM = "KVM"
 
 
+class RunImage(Protocol):
+    """Runs an image, for ``limit`` seconds at most."""
+
+    def __call__(self, image: OracleImage, *, limit: float = TIME_LIMIT) -> Run:
+        """Raises KjumpError where the machine is missing or cannot start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Witness:
     """How to run an image on another machine, and why an architecture's cases cannot run there (empty: they can)."""
 
     name: Other
-    run: Callable[[OracleImage], Run]
+    run: RunImage
     refuses: Callable[[Arch], str]
 
     def lacks(self, case: Case) -> str:
         """Why this machine cannot begin with the state of ``case``; empty where it can."""
         if self.name is Other.QEMU and case.registers["cr4"] & Cr4.PCIDE:
             return "QEMU's TCG has no PCID (CR4.PCIDE)"
+        if self.name is Other.KVM and case.takes_irq:
+            return unrestorable(case) or kvm_is_late(case.arch)
         return unrestorable(case)
 
 
@@ -86,6 +98,36 @@ def kvm_refuses(arch: Arch) -> str:
     return ""
 
 
+@lru_cache(maxsize=8)
+def kvm_is_late(arch: Arch) -> str:
+    """Why KVM cannot be asked about interrupts: one that is pending is not taken as soon as IF is set."""
+    image = build_image([irq_probe(arch)], in_place=True)
+    try:
+        run = run_kvm(image, limit=_PROBE_LIMIT)
+    except KjumpError as error:
+        return str(error)
+    state = registers(run, image.cases[0])
+    if run.ended is not Ended.DONE or state is None:
+        return f"this KVM takes no pending interrupt: the probe ended with: {run.ended.value} {run.why}"
+    late = state["rbx"] - irq_probe(arch).registers["rbx"]
+    return f"this KVM takes a pending interrupt late: {late:,} instructions after IRET has set IF" if late else ""
+
+
+def irq_probe(arch: Arch) -> Case:
+    """Code that counts in RBX for ever, and an interrupt that is pending and ends it: RBX says how soon."""
+    probe = probe_case(arch)
+    start, memory = probe.memory[0]
+    changed = bytearray(memory)
+    code, idt = (start + number * PAGE_SIZE for number in (len(memory) // PAGE_SIZE - 2, len(memory) // PAGE_SIZE - 1))
+    count = b"\x48\xff\xc3\xeb\xfb" if arch.word == 8 else b"\x43\xeb\xfd"  # inc; jmp back to it
+    changed[code - start : code - start + len(count)] = count
+    gate = struct.pack("<HHHHII", probe.end & 0xFFFF, 8, 0x8E00, probe.end >> 16, 0, 0)[: 2 * arch.word]
+    at = idt - start + _PROBE_VECTOR * len(gate)
+    changed[at : at + len(gate)] = gate
+    state = dict(probe.registers) | {"rip": code, "rflags": 2 | Eflags.IF, "idtr.base": idt, "idtr.limit": 0xFFF}
+    return replace(probe, name=f"{arch} IRQ probe", memory=[(start, changed)], registers=state, irq=_PROBE_VECTOR)
+
+
 def probe_case(arch: Arch) -> Case:
     """Nothing but an end: the collector is the first thing that runs, on tables of its own, at 1 MiB."""
     page, entry = HIGH_START, HIGH_START + PAGE_SIZE
@@ -117,6 +159,7 @@ def probe_case(arch: Arch) -> Case:
         moved={},
         entry=entry,
         entry_phys=entry,
+        pdpts=frozenset({root}) if arch.is_pae else frozenset(),
     )  # fmt: skip
 
 

@@ -8,6 +8,9 @@ from enum import Enum
 
 from emu.oracle.image import DONE, Placed, collector
 
+TIME_LIMIT = 180.0
+"""Seconds of the host's after which a run is taken to hang."""
+
 
 class Ended(Enum):
     """How a run ended; UNABLE says something of the machine, not of the code."""

@@ -14,12 +14,10 @@ from pathlib import Path
 
 from emu.errors import KjumpError
 from emu.oracle.image import EXIT_PORT, OracleImage
-from emu.oracle.outcome import Ended, Run
+from emu.oracle.outcome import TIME_LIMIT, Ended, Run
 from emu.units import MIB
 
 COMMAND = "qemu-system-x86_64"
-TIME_LIMIT = 180.0
-"""Seconds of the host's after which a run is taken to hang."""
 _DONE_STATUS = 1
 
 
@@ -68,7 +66,7 @@ def _run(command: list[str], limit: float) -> tuple[int | None, str]:
 def _arguments(image: OracleImage, folder: Path) -> list[str]:
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", "microvm,rtc=off,memory-backend=ram,accel=tcg", "-cpu", "max",
+        "-machine", "microvm,rtc=off,memory-backend=ram,accel=tcg", "-cpu", "max,apic=off",
         "-m", f"{image.size // MIB}M",
         "-object", f"memory-backend-file,id=ram,size={image.size},mem-path={folder / 'ram'},share=on",
         "-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4",

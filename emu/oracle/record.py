@@ -3,41 +3,93 @@
 Each is recorded at the stub's first instruction and ends where control leaves the stub: at B's first instruction,
 and at A's instruction after its call.  What B does in between is in the memory that the second case begins with, so no
 other machine has to wait for B's timer.
+
+With a mark the cases begin at that instruction instead, and an interrupt is taken before it, by the IDT that is in
+force there, whatever becomes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from emu.errors import ImageError, JourneyError
 from emu.journey.journey import Journey
 from emu.journey.scene import Scene
-from emu.oracle.case import Case, find_gap
-from emu.oracle.image import entry_program
+from emu.oracle.case import Case, find_gap, pieces_before
+from emu.oracle.image import collector, entry_program
+from emu.oracle.mark import Mark, advance
 from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.x86.bits import Eflags
 
 MOVEMENTS = ("suspend", "return")
-_BUSY = 0x02
 
 
-def record(scene: Scene) -> tuple[list[Case], Journey]:
-    """Run ``scene`` on our machine and record its movements; the journey is handed back for its findings.
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The cases of a journey, and (name, reason) of the movements that have no case."""
+
+    cases: list[Case]
+    missing: list[tuple[str, str]]
+    journey: Journey
+
+
+def record(scene: Scene, mark: Mark | None = None) -> Recording:
+    """Run ``scene`` on our machine and record its movements, from ``mark`` on where there is one.
 
     Raises:
         JourneyError: the journey has no movement.
     """
     cases: list[Case] = []
+    missing: list[tuple[str, str]] = []
+    roots: list[int] = []
 
     def observe(moment: str, journey: Journey) -> None:
         name = moment.removesuffix(" begins")
-        if name in MOVEMENTS and name != moment:
-            cases.append(take(journey, name, a_root=cases[0].registers["cr3"] if cases else journey.machine.cpu.cr3))
+        if name not in MOVEMENTS or name == moment:
+            return
+        roots.append(journey.machine.cpu.cr3)
+        if mark is None:
+            cases.append(take(journey, name, roots[0]))
+            return
+        state = journey.machine.snapshot()
+        try:
+            cases.append(_take_at(journey, name, roots[0], mark))
+        except ImageError as error:
+            missing.append((f"{scene.arch} {name}", error.what))
+        journey.machine.restore(state)
 
     journey = Journey(scene, observe)
     journey.run()
-    if not cases:
+    if not cases and not missing:
         raise JourneyError("no movement of pages was reached", hint="kjump run shows why")
-    return cases, journey
+    return Recording(cases, missing, journey)
+
+
+def _take_at(journey: Journey, name: str, a_root: int, mark: Mark) -> Case:
+    """Movement ``name`` from ``mark`` on, with an interrupt before it; raises ImageError with the reason why not."""
+    machine = journey.machine
+    whole = take(journey, name, a_root)
+    pieces = pieces_before(whole, len(collector(whole.arch, whole.end).code))
+    before = {where & ~PAGE_MASK: machine.ram.read(where & ~PAGE_MASK, PAGE_SIZE) for _, where, _ in pieces}
+    reason = advance(journey, mark)
+    if reason:
+        raise ImageError(reason)
+    case = take(journey, name, a_root)
+    moved = dict(case.moved)
+    for source, content in before.items():
+        here = moved.get(source, source)  # a swap goes both ways
+        if machine.ram.read(source, PAGE_SIZE) == content:
+            continue
+        if machine.ram.read(here, PAGE_SIZE) != content:
+            raise ImageError(f"at {mark} the page of the movement's end is on its way")
+        moved[here] = here
+    vector = machine.board.pic.state.master.base
+    if not vector:
+        raise ImageError("the interrupt controller has no vector for IRQ 0")
+    registers = dict(case.registers)
+    registers["rflags"] |= Eflags.IF
+    return replace(case, moved=moved, registers=registers, irq=vector)
 
 
 def take(journey: Journey, name: str, a_root: int) -> Case:
@@ -58,10 +110,9 @@ def take(journey: Journey, name: str, a_root: int) -> Case:
     page_phys = machine.cpu.walk(page).physical if state["cr0"] >> 31 else page
     if page_phys is None:
         raise ImageError(f"the first instruction {rip:#x} is not mapped", where=name)
-    gap = find_gap(machine.ram.read(page_phys, PAGE_SIZE), len(entry_program(arch, 0).code))
+    gap = find_gap(machine.ram.read(page_phys, PAGE_SIZE), len(entry_program(arch, 0, takes_irq=True).code))
     if gap is None:
         raise ImageError("the page of the first instruction has no room for the oracle's entry code", where=name)
-    _free_task(journey, memory, state["gdtr.base"] + (state["tr"] & ~7), present=state["tr"] >= 8)
     return Case(
         name=f"{arch} {name}",
         arch=arch,
@@ -84,12 +135,3 @@ def _pdpts(journey: Journey, a_root: int, moved: Mapping[int, int]) -> frozenset
         roots.add(image.page_list(second_copy=True)[2])
     elsewhere = {moved[root & ~PAGE_MASK] | root & PAGE_MASK for root in roots if root & ~PAGE_MASK in moved}
     return frozenset(roots | elsewhere)
-
-
-def _free_task(journey: Journey, memory: Sequence[tuple[int, bytearray]], linear: int, *, present: bool) -> None:
-    """Make the TSS descriptor at ``linear`` available again, so that LTR can load it."""
-    cpu = journey.machine.cpu
-    at = (cpu.walk(linear + 5).physical if cpu.cr0 >> 31 else linear + 5) if present else None
-    for start, content in memory:
-        if at is not None and start <= at < start + len(content):
-            content[at - start] &= ~_BUSY & 0xFF

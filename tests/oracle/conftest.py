@@ -13,7 +13,7 @@ from emu.oracle.case import Case
 from emu.oracle.image import OracleImage
 from emu.oracle.machines import Other, Witness
 from emu.oracle.ours import run_ours
-from emu.oracle.outcome import Run
+from emu.oracle.outcome import TIME_LIMIT, Run
 from emu.oracle.shapes import Page, place
 
 HIGH = 0x100000
@@ -39,7 +39,12 @@ def with_peer(arch: Arch, code: bytes) -> Case:
 
 def liar(change: Callable[[OracleImage, Run], Run]) -> Witness:
     """Another machine: ours, with ``change`` made to what it answers."""
-    return Witness(Other.QEMU, lambda image: change(image, replace(run_ours(image), machine="QEMU")), lambda _arch: "")
+
+    def run(image: OracleImage, *, limit: float = TIME_LIMIT) -> Run:
+        del limit
+        return change(image, replace(run_ours(image), machine="QEMU"))
+
+    return Witness(Other.QEMU, run, lambda _arch: "")
 
 
 def flipped(run: Run, address: int, bit: int = 1) -> Run:

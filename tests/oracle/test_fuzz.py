@@ -71,13 +71,15 @@ def test_a_batch_that_ends_otherwise_is_taken_apart(tmp_path: Path) -> None:
 
 
 def arguments(**changes: object) -> Namespace:
-    return Namespace(**{"qemu": True, "kvm": False, "fuzz": 2, "out": None, "json": True, **changes})
+    return Namespace(**{"qemu": True, "kvm": False, "fuzz": 2, "out": None, "irq": None, "json": True, **changes})
 
 
 def test_what_cannot_be_is_one_message(tmp_path: Path) -> None:
     scene = make_scene(find_journey("jump"), arch=Arch.I386, ram="24M", target="2M@16M")
     with pytest.raises(KjumpError, match="--fuzz"):
         command.oracle_main(arguments(fuzz=-1), [scene])
+    with pytest.raises(KjumpError, match="--irq"):
+        command.oracle_main(arguments(irq="swap_pages"), [scene])
     (tmp_path / "file").touch()
     lie = liar(lambda image, run: flipped(run, image.cases[0].find(HIGH)))
     with pytest.raises(KjumpError, match="cannot be written"):

@@ -74,6 +74,7 @@ def test_a_missing_qemu_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "words"),
     [
         ({"rflags": 0x102}, "TF"),
+        ({"rflags": 0x202}, "IF set"),
         ({"dr7": 0x401}, "breakpoints"),
         ({"cs.flags": 1 << 22}, "compatibility"),
         ({"cr4": 0x20020}, "PCID"),
