@@ -110,8 +110,9 @@ class CutState(NamedTuple):
 def states(
     log: Sequence[Operation], before: Mapping[Path, bytes], choose: random.Random, per_point: int
 ) -> Iterator[CutState]:
-    """States after a power cut during each operation of ``log``, ``per_point`` random ones of each and the extremes.
+    """States after a power cut during each operation of ``log`` and after the last has returned.
 
+    There are ``per_point`` random ones of each, and the extremes.
     ``before`` are the files that were on the disk, synced.
     """
     files = {path: _File(data) for path, data in before.items()}
@@ -131,7 +132,7 @@ def states(
                 yield from _cuts(issued, issued, (durable, files), choose, 0)
             case "folder":
                 durable = dict(files)
-                yield from _cuts(issued, issued, (durable,), choose, 0)
+    yield from _cuts(len(log), len(log), (durable, files), choose, per_point)
 
 
 def _cuts(

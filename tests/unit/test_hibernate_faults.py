@@ -97,6 +97,22 @@ def test_without_syncing_before_the_rename_a_cut_would_cost_both_images(bench: B
     assert any("refused" in line for line in faults.power_cuts(bench, 10, disk=_Lying()).wrong)
 
 
+class _Forgetful(Recorder):
+    """A disk that syncs no names."""
+
+    def sync_folder(self, folder: Path) -> None:
+        Disk.sync_folder(self, folder)
+
+
+def test_without_syncing_the_folder_a_save_that_was_confirmed_could_be_lost(bench: Bench) -> None:
+    assert any("image 1 was taken" in line for line in faults.power_cuts(bench, 3, disk=_Forgetful()).wrong)
+
+
+def test_without_syncing_a_mark_a_used_image_could_be_fresh(bench: Bench) -> None:
+    wrong = faults.power_cuts_while_marking(bench, 3, disk=_Lying()).wrong
+    assert "mark_used was confirmed and the image is fresh" in wrong
+
+
 def test_a_reader_that_compares_no_checksums_is_noticed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def believing(file: int, _number: int, block: layout.Block, *, compressed: bool) -> bytes:
         assert not compressed
