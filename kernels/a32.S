@@ -131,7 +131,16 @@ main:	call	build_tss
 	sub	$image_start, %eax
 	mov	%eax, V+kept_size
 	call	seal
-	out_long $0, BUS_MASTER_CONTROL
+	line	text_sealed
+	say_decimal V+sealed_pages
+	say	text_pages_kept
+	mov	V+kept_size, %eax
+	shr	$PAGE_SHIFT, %eax
+	call	put_decimal
+	say	text_pages_of_text
+	end_line
+
+jump:	out_long $0, BUS_MASTER_CONTROL
 	cli
 	call	stop_timer
 	call	mask_pic
@@ -142,14 +151,6 @@ main:	call	build_tss
 	mov	%eax, V+sequence_before
 1:	call	save_state				# the same bytes that suspend_begin will save,
 	call	keep_copies				# so that the copies hold them already
-	line	text_sealed
-	say_decimal V+sealed_pages
-	say	text_pages_kept
-	mov	V+kept_size, %eax
-	shr	$PAGE_SHIFT, %eax
-	call	put_decimal
-	say	text_pages_of_text
-	end_line
 	line	text_jumping
 	end_line
 	jmp	suspend_begin
@@ -261,6 +262,7 @@ tables_end:	.long	0			# physical end of the page tables in use
 kept_size:	.long	0			# bytes from image_start to there
 sealed_pages:	.long	0
 sequence_before:	.long	0		# of the jump page, at the jump
+rejumps:	.long	0			# how often we have jumped through the slot
 	.balign	16, 0
 percpu:		.space	AREA_BYTES		# where fs leads
 ldt_area:	.space	AREA_BYTES		# and gs
@@ -287,6 +289,7 @@ volatile_begin:
 fpu_found:	.space	FXSAVE_SIZE		# compared with fpu_state
 found:		.space	STATE_SIZE		# compared with saved
 back_value:	.long	0			# what the call returned
+resumed:	.long	0			# we have been through power off
 saved_cr2:	.long	0
 ticks:		.long	0
 ticks_before:	.long	0

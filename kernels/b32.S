@@ -86,7 +86,7 @@ image_start:
 	call	parse_command_line
 	call	say_parsed
 	host_request HOST_PARSED
-	call	find_jump_page
+	call	find_way_back
 	jmp	work
 
 called_again:						# our call of jump_back_entry has returned, as it were
@@ -110,9 +110,7 @@ resume_entry:
 	call	put_decimal
 	end_line
 	call	check_kept
-	cmpl	$0, jump_page
-	je	work
-	call	check_page
+	call	check_way_back
 
 # ---- a visit ----------------------------------------------------------------------------------------------------
 
@@ -133,21 +131,34 @@ work:
 	say	text_ticks
 	end_line
 
-	xor	%ebx, %ebx
-	mov	jump_page, %edi
+	mov	parsed+PARSED_SLOT, %edi
 	test	%edi, %edi
 	jz	1f
+	movl	$resume_entry, (%edi)
+	movl	$0, 4(%edi)
+1:	xor	%ebx, %ebx
+	mov	jump_page, %edi
+	test	%edi, %edi
+	jz	2f
 	movl	$resume_entry, JUMP_PAGE_RESUME_SLOT(%edi)
 	movl	$0, JUMP_PAGE_RESUME_SLOT+4(%edi)
 	call	advance_jump_page
 	mov	JUMP_PAGE_SEQUENCE(%edi), %ebx
-1:	line	text_awake
+2:	line	text_awake
 	say_decimal visits
 	say	text_sequence
 	say_decimal %ebx
 	end_line
 	host_request HOST_AWAKE
-	host_request HOST_SAVE
+
+	mov	jump_page, %edi
+	test	%edi, %edi
+	jz	3f
+	testl	$WORD_SAVE, parsed+PARSED_WORDS
+	jz	3f
+	call	name_image
+	call	advance_jump_page
+3:	host_request HOST_SAVE
 
 go_back:	# ebx = where to, ebp = by which way
 	mov	jump_back_entry, %ebx
@@ -156,7 +167,10 @@ go_back:	# ebx = where to, ebp = by which way
 	je	2f
 	cmp	$BACK_BY_CALL, %ebp
 	je	1f
+	mov	parsed+PARSED_SAVED, %ebx
 	mov	jump_page, %edi
+	test	%edi, %edi
+	jz	1f
 	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%edi), %ebx
 1:	line	text_going_back
 	say_hex	%ebx
@@ -247,9 +261,13 @@ bring_up:
 mxcsr_default:	.long	MXCSR_DEFAULT
 xmm_b:		.long	0xbbbbbbbb, 0x5e5e5e5e, 0xbbbbbbbb, 0x5e5e5e5e
 
-# Where is the jump page, what may we fill, which way do we go back? Exits when there is no good answer.
-find_jump_page:
-	mov	parsed+PARSED_PFN, %edi
+# Which way do we go back, what may we fill? Exits when there is no good answer. Clobbers every register but esp.
+find_way_back:
+	mov	parsed+PARSED_ELFCOREHDR, %eax
+	shr	$PAGE_SHIFT, %eax
+	jz	1f
+	mov	%eax, core_header_frame
+1:	mov	parsed+PARSED_PFN, %edi
 	mov	parsed+PARSED_PFN+4, %eax
 	and	%edi, %eax
 	cmp	$-1, %eax
@@ -282,9 +300,29 @@ find_jump_page:
 	ret
 
 no_jump_page:
-	mov	jump_back_entry, %ebx
-	test	%ebx, %ebx
+	mov	parsed+PARSED_SAVED, %eax
+	or	parsed+PARSED_SAVED+4, %eax
 	jz	1f
+	call	check_cookies
+	line	text_entries
+	say	text_physical
+	say_hex	parsed+PARSED_RESUME
+	say	text_and
+	say	text_physical
+	say_hex	parsed+PARSED_SAVED
+	say	text_slot
+	say	text_physical
+	say_hex	parsed+PARSED_SLOT
+	end_line
+	movl	$BACK_BY_JUMP, back_by
+	jmp	by_the_map
+1:	mov	parsed+PARSED_BACK_ENTRY, %ebx
+	test	%ebx, %ebx
+	jnz	2f
+	mov	jump_back_entry, %ebx		# what purgatory saved
+	test	%ebx, %ebx
+	jz	nowhere
+2:	mov	%ebx, jump_back_entry
 	line	text_no_jump_page
 	say_hex	%ebx
 	end_line
@@ -293,7 +331,7 @@ no_jump_page:
 	add	$BACK_BY_CALL, %eax		# the word `ret` makes it BACK_BY_RET
 	mov	%eax, back_by
 
-	# what the command line and the e820 say; without a target area we fill nothing
+by_the_map:	# what the command line and the e820 say; without a target area we fill nothing
 	mov	parsed+PARSED_SIZE, %eax
 	test	%eax, %eax
 	jz	3f
@@ -312,7 +350,57 @@ no_jump_page:
 	mov	%eax, low_start
 	mov	%ecx, low_size
 3:	ret
-1:	line	text_nowhere
+
+nowhere:
+	line	text_nowhere
+	end_line
+	exit_with STATUS_REFUSED
+
+check_way_back:	# once more, before it is taken: as find_way_back did. Clobbers every register but esp.
+	cmpl	$0, jump_page
+	jne	check_page
+	cmpl	$0, parsed+PARSED_SAVED
+	jne	check_cookies
+	ret
+
+# What the command line names are entries of the kernel that wants us back; else exit. Clobbers eax, ecx, edx, esi.
+check_cookies:
+	mov	parsed+PARSED_RESUME, %eax
+	mov	parsed+PARSED_RESUME+4, %edx
+	mov	$COOKIE_AFTER_RESUME, %ecx
+	call	check_cookie
+	mov	parsed+PARSED_SAVED, %eax
+	mov	parsed+PARSED_SAVED+4, %edx
+	mov	$COOKIE_AFTER_IMAGE_SAVE, %ecx
+	call	check_cookie
+	mov	parsed+PARSED_SLOT, %eax		# and where our entry goes is a word of memory
+	mov	parsed+PARSED_SLOT+4, %edx
+	test	$(COOKIE_SIZE - 1), %al
+	jnz	bad_cookie
+	jmp	check_address
+
+check_cookie:	# edx:eax: an entry, ecx: its kind. Clobbers esi.
+	test	$(PAGE_SIZE - 1), %eax			# its cookie is in the same page
+	jz	bad_cookie
+	call	check_address
+	cmpl	$COOKIE_MAGIC, -COOKIE_SIZE(%eax)
+	jne	bad_cookie
+	cmp	%ecx, 4-COOKIE_SIZE(%eax)
+	jne	bad_cookie
+	ret
+
+check_address:	# edx:eax: is mapped. Clobbers esi.
+	test	%edx, %edx
+	jnz	bad_cookie
+	mov	%eax, %esi
+	shr	$PAGE_SHIFT, %esi
+	jz	bad_cookie
+	cmp	$IDENTITY_FRAMES, %esi
+	jae	bad_cookie
+	ret
+
+bad_cookie:
+	line	text_cookie_bad
 	end_line
 	exit_with STATUS_REFUSED
 
@@ -342,6 +430,12 @@ check_page:
 	jne	bad_jump_page
 	ret
 
+name_image:	# edi = jump page. The image that is to be saved gets a name that no other of this jump has.
+	mov	JUMP_PAGE_SEQUENCE(%edi), %eax
+	mov	%eax, JUMP_PAGE_IMAGE_ID(%edi)
+	movl	$COOKIE_MAGIC, JUMP_PAGE_IMAGE_ID+4(%edi)
+	ret
+
 bad_jump_page:	# esi: what is bad
 	mov	%esi, %edi
 	line	text_jump_page_bad
@@ -352,7 +446,7 @@ bad_jump_page:	# esi: what is bad
 
 # ---- using memory -------------------------------------------------------------------------------------------------
 
-# Walk over the pages that we fill: low region, then target area, but neither our image nor purgatory's page.
+# Walk over the pages that we fill: low region, then target area, but not our image, purgatory's page, the core header's.
 # ebp: what to call for each page, with edi = its address, eax = its value, ecx = PAGE_DWORDS. It counts pages in pages_seen.
 # Clobbers every register but esp.
 each_page:
@@ -374,6 +468,8 @@ each_page:
 	cmp	$image_end, %edi
 	jb	4f
 3:	cmp	purgatory_frame, %ebx
+	je	4f
+	cmp	core_header_frame, %ebx
 	je	4f
 	mov	%esi, %eax
 	mov	$PAGE_DWORDS, %ecx
@@ -431,6 +527,9 @@ text_sequence:		.asciz	", sequence "
 text_slot:		.asciz	", slot "
 text_jump_page:		.asciz	"jump page "
 text_no_jump_page:	.asciz	"no jump page, back entry "
+text_entries:		.asciz	"entries "
+text_and:		.asciz	" and "
+text_cookie_bad:	.asciz	"cookie bad"
 text_nowhere:		.asciz	"nowhere to go back"
 text_going_back:	.asciz	"going back to "
 text_back_by_ret:	.asciz	"back by ret"
@@ -476,6 +575,7 @@ back_by:	.long	0
 jump_back_entry:	.long	0
 callee_stack:	.long	0
 purgatory_frame:	.long	0
+core_header_frame:	.long	-1			# of what elfcorehdr= names, for userspace to read
 jump_page:	.long	0
 target_start:	.long	0
 target_size:	.long	0

@@ -31,7 +31,7 @@ enter:                                          # %edx start
     xorl    %eax, %eax
     movl    %eax, %dr7                          # no breakpoint of the last kernel's stops us
     movl    $(entry_page + PAGE_SIZE), %esp
-    pushl   %eax                                # preserve_context
+    pushl   je_flags
     pushl   je_has_pae
     pushl   %edx                                # start
     pushl   $je_page_list
@@ -45,5 +45,9 @@ je_head:                .long 0                 # entry list
 je_page_list:           .long 0, 0, 0, 0        # of the second control page, which is mapped identically
 je_relocate:            .long 0                 # relocate_new_kernel in the second control page, physical
 je_has_pae:             .long 0                 # CR4 may be cleared
+je_flags:               .long 0                 # RELOCATE_COPY for a copy list, else 0: exchange
 je_start_saved:         .long 0                 # restore_after_save in the first control page, physical
 je_start_resumed:       .long 0                 # restore_after_resume there
+
+    .balign 8, 0
+je_slot:                .quad 0                 # where the peer leaves its re-entry address, if nothing else is agreed

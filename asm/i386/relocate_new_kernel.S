@@ -1,13 +1,16 @@
 # relocate_new_kernel, i386: leave kernel A, move the pages, enter the next kernel, and come back.
 #
-#   unsigned long relocate_new_kernel(entry_list, page_list[], start, has_pae, preserve_context)   all on the stack
+#   unsigned long relocate_new_kernel(entry_list, page_list[], start, has_pae, flags)   all on the stack
 #
 # The loader copies this file to the beginning of a page of its own, the control page: 2048 bytes for code, then the
 # saved context, then our stack, down from the top.  The same code runs at two addresses: the page's linear one in A
 # and, without paging, its physical one; how far into the page an address lies is the same in both.
 # page_list: the control page's physical and linear address, the physical addresses of a page directory that maps the
 # control page at both (writable, not global; in the format that A's CR4.PAE says) and of the swap page.
-# (The linear address is not read: we are called there.)
+# (The linear address is not read: we are called there.)  The loader fills cp_pa_inverse_map.
+# flags, where the kernel has a bool:
+#        RELOCATE_PRESERVE_CONTEXT  call start and be ready to come back
+#        RELOCATE_COPY              copy the pages, source to destination, where they are exchanged without it
 # One source for all: the processor must have EFER; PAE or not is what CR4 says.
 #
 # Who comes here, in which mode (always flat 32-bit segments, interrupts off):
@@ -19,7 +22,7 @@
 #   restore_after_save     a kernel start: paging off, no register means anything, no stack.
 #   restore_after_resume   The same.  All pages are back in their places already.
 #
-# How it leaves (pages are exchanged on either path):
+# How it leaves:
 #   plain      ret to start.  Paging off, all general registers 0, the word above the popped address is 0 ("nobody to
 #              go back to"), the stack is the control page's.
 #   preserve   call of start, paging off, on the swap page as a stack:
@@ -44,7 +47,7 @@
 .set ARG_PAGE_LIST, 28
 .set ARG_START, 32
 .set ARG_HAS_PAE, 36
-.set ARG_PRESERVE_CONTEXT, 40
+.set ARG_FLAGS, 40
 
 
 # ---- Out of A ------------------------------------------------------------------------------------------------------
@@ -64,8 +67,7 @@ relocate_new_kernel:
     # has this page mapped read-only, and perhaps global.
     cmpl    $0, ARG_HAS_PAE(%esp)
     setne   %cl
-    cmpl    $0, ARG_PRESERVE_CONTEXT(%esp)
-    setne   %ch
+    movb    ARG_FLAGS(%esp), %ch
     movl    ARG_ENTRY_LIST(%esp), %ebx
     movl    ARG_START(%esp), %edx
     movl    %cr3, %edi
@@ -86,7 +88,7 @@ here:
     leal    identity_mapped - here + 4 - PAGE_SIZE(%esp, %eax), %eax
     jmp     *%eax
 
-identity_mapped:        # %ebx entry list, %cl has_pae, %ch preserve_context, %edx start, %esi swap page,
+identity_mapped:        # %ebx entry list, %cl has_pae, %ch flags, %edx start, %esi swap page,
                         # %edi A's CR3, %ebp A's stack, (%esp) linear address of here in A
     # What the way back needs.  Only here is it written.
     leal    4 - PAGE_SIZE(%esp), %eax           # this page
@@ -109,7 +111,7 @@ identity_mapped:        # %ebx entry list, %cl has_pae, %ch preserve_context, %e
 
     pushl   $0                                  # what start finds on its stack on the plain path
     pushl   %edx                                # start
-    pushl   %ecx                                # has_pae, preserve_context
+    pushl   %ecx                                # has_pae, flags
 
     movl    $MSR_EFER, %ecx
     rdmsr
@@ -134,14 +136,18 @@ here_now:
     movl    %eax, %cr4
 cr4_done:
 
+    xorl    %ebp, %ebp                          # no swap page: copy
+    testb   $RELOCATE_COPY, 1(%esp)
+    jnz     how_is_known
     movl    %esi, %ebp
+how_is_known:
     call    swap_pages
 
     xorl    %eax, %eax                          # serialise: code has changed under our feet
     movl    %eax, %cr3
 
     popl    %ecx
-    testb   %ch, %ch                            # preserve_context
+    testb   $RELOCATE_PRESERVE_CONTEXT, %ch
     jnz     call_peer
 
     # The plain path: nobody comes back.
@@ -156,7 +162,8 @@ cr4_done:
 
 call_peer:
     popl    %edx                                # start
-    leal    PAGE_SIZE(%ebp), %esp
+    movl    CONTROL_CP_PA_SWAP_PAGE + 4 - PAGE_SIZE(%esp), %esp
+    addl    $PAGE_SIZE, %esp
     pushl   %edx                                # the slot "entry next time", in case the peer only rets
     call    *%edx
 
@@ -165,7 +172,7 @@ call_peer:
 
 back_from_peer:
     popl    %ebp                                # where the peer wants to be entered next time
-    xorl    %ebx, %ebx                          # the list is in the saved context
+    xorl    %ebx, %ebx                          # the list is in this page
     jmp     come_back
 
 restore_after_save:
@@ -187,13 +194,17 @@ load_own_page:
     pushl   $0
     popfl
 
+    pushl   %ebp
+    pushl   %edi
+    testl   %ebx, %ebx
+    jnz     have_list
+    xorl    %ebp, %ebp                          # whoever built a copy list built the list that undoes it: copied too
+    movl    CONTROL_CP_PA_INVERSE_MAP(%edi), %ebx
     testl   %ebx, %ebx
     jnz     have_list
     movl    CONTROL_CP_PA_BACKUP_PAGES_MAP(%edi), %ebx
-have_list:                                      # the same list: an exchange is its own inverse
-    pushl   %ebp
-    pushl   %edi
-    movl    CONTROL_CP_PA_SWAP_PAGE(%edi), %ebp
+    movl    CONTROL_CP_PA_SWAP_PAGE(%edi), %ebp # none built: the same list, for an exchange is its own inverse
+have_list:
     call    swap_pages
     popl    %edi
     popl    %ebp
@@ -241,9 +252,9 @@ virtual_mapped:                                 # %edi this page's linear addres
 
 # ---- The entry list ------------------------------------------------------------------------------------------------
 
-# swap_pages: carry out an entry list, with paging off: exchange each source page with its destination.
+# swap_pages: carry out an entry list, with paging off.
 #   %ebx   the first entry, by value
-#   %ebp   the swap page
+#   %ebp   the swap page: exchange each source page with its destination; 0: copy it there
 #   Clobbers %eax, %ebx, %ecx, %edx, %esi, %edi.  DF must be clear.
 #
 # An entry is the physical address of a page with a flag in its low bits.  The lowest flag counts:
@@ -285,6 +296,8 @@ not_indirection:
     jz      next_entry
     movl    %ecx, %esi
     andl    $-PAGE_SIZE, %esi
+    testl   %ebp, %ebp
+    jz      to_destination
 
     # Exchange by way of the swap page.  The write to the destination comes last, for it leaves the cursor
     # at the following page.
@@ -299,6 +312,7 @@ not_indirection:
     rep movsl
     movl    %ebp, %esi                          # swap page -> destination
     movl    %edx, %edi
+to_destination:
     movl    $PAGE_DWORDS, %ecx
     rep movsl
     jmp     next_entry
@@ -324,3 +338,6 @@ cp_pa_backup_pages_map: .long 0
 saved_efer:             .quad 0
 saved_gdt:              .quad 0                 # limit (2), base (4), padding
 saved_context_end:
+
+# Filled by the loader.
+cp_pa_inverse_map:      .long 0                 # the list that undoes a copy list; 0: none
