@@ -42,18 +42,8 @@
 .set HOSTILE_IRQ_BASE, 0x50
 .set IDT_VECTORS, HOSTILE_IRQ_BASE + 1
 .include "macros32.inc"
+.include "identity32.inc"
 
-.set IDENTITY_FLAGS, PTE_P | PTE_RW | PTE_A | PTE_D | PTE_PS
-.if PAE
-.set IDENTITY_PAGE_SHIFT, 21
-.else
-.set IDENTITY_PAGE_SHIFT, 22
-.endif
-.set IDENTITY_SHIFT, 30					# the first GiB
-.set IDENTITY_PAGES, 1 << (IDENTITY_SHIFT - IDENTITY_PAGE_SHIFT)
-.set IDENTITY_FRAMES, 1 << (IDENTITY_SHIFT - PAGE_SHIFT)
-.set CR0_B, CR0_KERNEL & ~CR0_AM
-.set CR4_B, CR4_KERNEL & ~CR4_PGE
 .set TICKS_WANTED, 10
 .set LOW_TOP, 0xa0					# the low region begins below this page frame
 
@@ -209,57 +199,9 @@ leave:
 .include "lib32.inc"
 .include "traps32.inc"
 .include "cmdline32.inc"
+.include "bringup32.inc"
 
-# ---- coming up --------------------------------------------------------------------------------------------------
-
-# Makes the machine ours, whoever had it: tables, descriptors, control registers, FPU, PIC. Clobbers every register but
-# esp. Paging is off.
-bring_up:
-	mov	$directory, %edi
-	mov	$IDENTITY_FLAGS, %eax
-	mov	$IDENTITY_PAGES, %ecx
-1:	stosl
-	add	$(1 << IDENTITY_PAGE_SHIFT), %eax
-.if PAE
-	movl	$0, (%edi)
-	add	$4, %edi
-.endif
-	dec	%ecx
-	jnz	1b
-.if PAE
-	movl	$(directory + PTE_P), tables
-	movl	$0, tables+4
-.endif
-	mov	$CR4_B, %eax
-	mov	%eax, %cr4
-	mov	$tables, %eax
-	mov	%eax, %cr3
-	mov	$CR0_B, %eax
-	mov	%eax, %cr0
-	mov	$DR7_NONE, %eax
-	mov	%eax, %dr7
-
-	call	build_idt
-	call	build_tss
-	call	load_tables
-	xor	%eax, %eax
-	lldt	%ax
-	mov	%eax, %fs
-	mov	%eax, %gs
-
-	fninit
-	fldz
-	fldln2
-	ldmxcsr	mxcsr_default
-	mov	$xmm_b, %eax
-.irp number, 0, 1, 2, 3, 4, 5, 6, 7
-	movups	(%eax), %xmm\number
-.endr
-	mov	$IRQ_BASE, %al
-	jmp	start_pic
-
-mxcsr_default:	.long	MXCSR_DEFAULT
-xmm_b:		.long	0xbbbbbbbb, 0x5e5e5e5e, 0xbbbbbbbb, 0x5e5e5e5e
+# ---- the way back ---------------------------------------------------------------------------------------------------
 
 # Which way do we go back, what may we fill? Exits when there is no good answer. Clobbers every register but esp.
 find_way_back:

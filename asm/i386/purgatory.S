@@ -106,10 +106,6 @@ kernel_ready:
     xorl    %ebp, %ebp
     lret
 
-option:                 .ascii  " kexec_jump_back_entry=0x"
-option_end:
-hex_digits:             .ascii  "0123456789abcdef"
-
     .balign 8, 0xcc
 
 # Filled by the loader.
@@ -126,6 +122,11 @@ sum_done:               .long 0                 # not 0 once the sum has been ri
 jump_back_entry:        .long 0
 callee_stack:           .long 0
 
+option:                 .ascii  " kexec_jump_back_entry=0x"
+option_end:
+hex_digits:             .ascii  "0123456789abcdef"
+
+    .balign 8, 0
 gdt:                                            # accessed bits set, so that the processor has nothing to write
     .quad 0
     .quad 0
