@@ -29,7 +29,7 @@ SOURCE, TARGET = 0x400000, 0xC00000
 VOLATILE = {CONTROL, SWAP, A_STACK}
 
 DESTINATION, INDIRECTION, DONE, MOVE = 1, 2, 4, 8  # kimage entry flags
-PRESERVE, INCOHERENT, EXCHANGE = 1, 2, 4  # relocate_new_kernel flags
+PRESERVE, INCOHERENT, EXCHANGE, COPY = 1, 2, 4, 8  # relocate_new_kernel flags
 CR0_A, CR0_DROPPED, CR0_PG = 0x80010033, 0x5000C, 1 << 31
 PSE, PAE, MCE, PGE, OSFXSR, LA57 = 0x10, 0x20, 0x40, 0x80, 0x200, 0x1000
 MSR_EFER, SCE, LME_LMA, NXE = 0xC0000080, 1, 0x500, 0x800
@@ -181,10 +181,10 @@ class Bench:
         if arch.bits == 64:
             self.set(rax=entry, rdi=head, rsi=self.control, rdx=start, rcx=flags)
         else:
-            # has_pae and preserve_context are true when they are not 0.
+            # has_pae is true when it is not 0; the flag word has two bits here.
             self.write(A_STACK, words(arch, self.control, arch.base + self.control, KEXEC_TABLES, SWAP))
             stack -= 20
-            self.write(stack, words(arch, head, arch.base + A_STACK, start, 0x80, (flags & PRESERVE) << 8))
+            self.write(stack, words(arch, head, arch.base + A_STACK, start, 0x80, flags & (PRESERVE | COPY)))
             self.set(eax=entry)
         self.call_stack = arch.base + stack
         self.set(**{self.named("sp"): self.call_stack}, eflags=FLAGS_A)
