@@ -30,6 +30,7 @@ VOLATILE = {CONTROL, SWAP, A_STACK}
 
 DESTINATION, INDIRECTION, DONE, MOVE = 1, 2, 4, 8  # kimage entry flags
 PRESERVE, INCOHERENT, EXCHANGE, COPY = 1, 2, 4, 8  # relocate_new_kernel flags
+CP_PA_INVERSE_MAP = 0x830  # in the i386 control page
 CR0_A, CR0_DROPPED, CR0_PG = 0x80010033, 0x5000C, 1 << 31
 PSE, PAE, MCE, PGE, OSFXSR, LA57 = 0x10, 0x20, 0x40, 0x80, 0x200, 0x1000
 MSR_EFER, SCE, LME_LMA, NXE = 0xC0000080, 1, 0x500, 0x800
@@ -123,8 +124,10 @@ class Bench:
         return dict(image.symbols)
 
     def fill(self, symbols: dict[str, int], control: int, swap: int) -> None:
-        """What the loader fills in on x86_64; i386 has it in page_list."""
-        if self.arch.bits == 64:
+        """What the loader fills in; i386 has most of it in page_list."""
+        if self.arch.bits == 32:
+            self.write(control + CP_PA_INVERSE_MAP, words(self.arch, 0))
+        else:
             self.write(symbols["kexec_va_control_page"], words(self.arch, self.arch.base + control))
             self.write(symbols["kexec_pa_table_page"], words(self.arch, KEXEC_TABLES))
             self.write(symbols["kexec_pa_swap_page"], words(self.arch, swap))
