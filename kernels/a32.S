@@ -130,6 +130,8 @@ main:	call	build_tss
 	mov	V+tables_end, %eax			# the copies come behind the tables
 	sub	$image_start, %eax
 	mov	%eax, V+kept_size
+	mov	V+kexec_params+KEXEC_PARAMS_START, %eax
+	mov	%eax, V+peer_start
 	call	seal
 	line	text_sealed
 	say_decimal V+sealed_pages
@@ -138,6 +140,8 @@ main:	call	build_tss
 	shr	$PAGE_SHIFT, %eax
 	call	put_decimal
 	say	text_pages_of_text
+	end_line
+	line	text_jumping
 	end_line
 
 jump:	out_long $0, BUS_MASTER_CONTROL
@@ -151,8 +155,6 @@ jump:	out_long $0, BUS_MASTER_CONTROL
 	mov	%eax, V+sequence_before
 1:	call	save_state				# the same bytes that suspend_begin will save,
 	call	keep_copies				# so that the copies hold them already
-	line	text_jumping
-	end_line
 	jmp	suspend_begin
 
 # ---- state of A that a jump must not lose ---------------------------------------------------------------------------
@@ -262,6 +264,7 @@ tables_end:	.long	0			# physical end of the page tables in use
 kept_size:	.long	0			# bytes from image_start to there
 sealed_pages:	.long	0
 sequence_before:	.long	0		# of the jump page, at the jump
+peer_start:	.long	0			# where the next jump goes to
 rejumps:	.long	0			# how often we have jumped through the slot
 	.balign	16, 0
 percpu:		.space	AREA_BYTES		# where fs leads

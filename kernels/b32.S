@@ -141,12 +141,15 @@ work:
 	end_line
 	host_request HOST_AWAKE
 
-	mov	jump_page, %edi
+	mov	jump_page, %edi			# the page must say of which image it is part, so before the save
 	test	%edi, %edi
 	jz	3f
 	testl	$WORD_SAVE, parsed+PARSED_WORDS
 	jz	3f
-	call	name_image
+	rdtsc
+	or	$1, %eax				# not 0
+	mov	%eax, JUMP_PAGE_IMAGE_ID(%edi)
+	mov	%edx, JUMP_PAGE_IMAGE_ID+4(%edi)
 	call	advance_jump_page
 3:	host_request HOST_SAVE
 
@@ -247,13 +250,10 @@ no_jump_page:
 	jz	1f
 	call	check_cookies
 	line	text_entries
-	say	text_physical
-	say_hex	parsed+PARSED_RESUME
-	say	text_and
-	say	text_physical
 	say_hex	parsed+PARSED_SAVED
+	say	text_resumed
+	say_hex	parsed+PARSED_RESUME
 	say	text_slot
-	say	text_physical
 	say_hex	parsed+PARSED_SLOT
 	end_line
 	movl	$BACK_BY_JUMP, back_by
@@ -307,42 +307,48 @@ check_way_back:	# once more, before it is taken: as find_way_back did. Clobbers 
 
 # What the command line names are entries of the kernel that wants us back; else exit. Clobbers eax, ecx, edx, esi.
 check_cookies:
-	mov	parsed+PARSED_RESUME, %eax
-	mov	parsed+PARSED_RESUME+4, %edx
-	mov	$COOKIE_AFTER_RESUME, %ecx
-	call	check_cookie
 	mov	parsed+PARSED_SAVED, %eax
 	mov	parsed+PARSED_SAVED+4, %edx
 	mov	$COOKIE_AFTER_IMAGE_SAVE, %ecx
 	call	check_cookie
-	mov	parsed+PARSED_SLOT, %eax		# and where our entry goes is a word of memory
+	mov	parsed+PARSED_RESUME, %eax
+	mov	parsed+PARSED_RESUME+4, %edx
+	mov	$COOKIE_AFTER_RESUME, %ecx
+	call	check_cookie
+	mov	parsed+PARSED_SLOT, %eax		# a qword of its own
 	mov	parsed+PARSED_SLOT+4, %edx
-	test	$(COOKIE_SIZE - 1), %al
-	jnz	bad_cookie
-	jmp	check_address
+	mov	$what_slot, %esi
+	test	$7, %al
+	jnz	bad_entries
+	jmp	check_mapped
 
-check_cookie:	# edx:eax: an entry, ecx: its kind. Clobbers esi.
+check_cookie:	# edx:eax: an entry, ecx: its kind. Clobbers edx, esi.
+	mov	$what_address, %esi
 	test	$(PAGE_SIZE - 1), %eax			# its cookie is in the same page
-	jz	bad_cookie
-	call	check_address
+	jz	bad_entries
+	call	check_mapped
+	mov	$what_cookie, %esi
 	cmpl	$COOKIE_MAGIC, -COOKIE_SIZE(%eax)
-	jne	bad_cookie
+	jne	bad_entries
 	cmp	%ecx, 4-COOKIE_SIZE(%eax)
-	jne	bad_cookie
+	jne	bad_entries
 	ret
 
-check_address:	# edx:eax: is mapped. Clobbers esi.
+check_mapped:	# edx:eax: an address; esi: what it is. Clobbers edx.
 	test	%edx, %edx
-	jnz	bad_cookie
-	mov	%eax, %esi
-	shr	$PAGE_SHIFT, %esi
-	jz	bad_cookie
-	cmp	$IDENTITY_FRAMES, %esi
-	jae	bad_cookie
+	jnz	bad_entries
+	mov	%eax, %edx
+	shr	$PAGE_SHIFT, %edx
+	jz	bad_entries
+	cmp	$IDENTITY_FRAMES, %edx
+	jae	bad_entries
 	ret
 
-bad_cookie:
-	line	text_cookie_bad
+bad_entries:	# esi: what is bad
+	mov	%esi, %edi
+	line	text_entries_bad
+	mov	%edi, %esi
+	call	put_string
 	end_line
 	exit_with STATUS_REFUSED
 
@@ -370,12 +376,6 @@ check_page:
 	jne	bad_jump_page
 	cmpl	$COOKIE_AFTER_IMAGE_SAVE, 4-COOKIE_SIZE(%eax)
 	jne	bad_jump_page
-	ret
-
-name_image:	# edi = jump page. The image that is to be saved gets a name that no other of this jump has.
-	mov	JUMP_PAGE_SEQUENCE(%edi), %eax
-	mov	%eax, JUMP_PAGE_IMAGE_ID(%edi)
-	movl	$COOKIE_MAGIC, JUMP_PAGE_IMAGE_ID+4(%edi)
 	ret
 
 bad_jump_page:	# esi: what is bad
@@ -469,9 +469,10 @@ text_sequence:		.asciz	", sequence "
 text_slot:		.asciz	", slot "
 text_jump_page:		.asciz	"jump page "
 text_no_jump_page:	.asciz	"no jump page, back entry "
-text_entries:		.asciz	"entries "
-text_and:		.asciz	" and "
-text_cookie_bad:	.asciz	"cookie bad"
+text_entries:		.asciz	"entries saved "
+text_resumed:		.asciz	", resumed "
+text_entries_bad:	.asciz	"entries bad: "
+what_slot:		.asciz	"slot"
 text_nowhere:		.asciz	"nowhere to go back"
 text_going_back:	.asciz	"going back to "
 text_back_by_ret:	.asciz	"back by ret"

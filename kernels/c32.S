@@ -56,12 +56,7 @@ image_start:
 	say_decimal %ebx
 	end_line
 	exit_with STATUS_FAILED
-1:	line	text_restored
-	say_decimal kexec_params+KEXEC_PARAMS_PAGES
-	say	text_pages_to_move
-	say_hex	kexec_params+KEXEC_PARAMS_START
-	end_line
-	cli
+1:	cli
 	call	mask_pic
 	call	stop_timer
 
@@ -73,7 +68,10 @@ image_start:
 	jne	bad_cookie
 	cmpl	$COOKIE_AFTER_RESUME, 4(%edi)
 	jne	bad_cookie
-2:	line	text_resuming
+2:	line	text_restored
+	say_decimal kexec_params+KEXEC_PARAMS_PAGES
+	say	text_pages_move
+	say_hex	kexec_params+KEXEC_PARAMS_START
 	end_line
 	pushl	kexec_params+KEXEC_PARAMS_FLAGS
 	pushl	kexec_params+KEXEC_PARAMS_HAS_PAE
@@ -101,10 +99,9 @@ text_kernel:		.asciz	"kernel C, "
 text_empty:		.asciz	""
 text_ticks:		.asciz	" ticks"
 text_restore_refused:	.asciz	"restore refused, errno "
-text_restored:		.asciz	"image read, "
-text_pages_to_move:	.asciz	" pages to move, entry p:"
+text_restored:		.asciz	"restored, "
+text_pages_move:	.asciz	" pages to move, entering "
 text_cookie_bad:	.asciz	"cookie bad"
-text_resuming:		.asciz	"resuming"
 
 # ---- data -----------------------------------------------------------------------------------------------------------
 
