@@ -187,12 +187,6 @@ def make_scene(
         raise JourneyError(f"transfer {chosen_transfer} is not one of {', '.join(TRANSFERS)}", where="--transfer")
     if chosen_handoff not in HANDOFFS:
         raise JourneyError(f"hand-off {chosen_handoff} is not one of {', '.join(HANDOFFS)}", where="--handoff")
-    if arch.bits == 32 and (chosen_transfer != "swap" or chosen_handoff == "cmdline"):
-        raise JourneyError(
-            f"{arch} has the transfer swap alone, with the hand-offs page and stack",
-            where="--arch",
-            hint="x86_64 and x86_64-la57 have every pairing",
-        )
     size = parse_size(ram or journey.ram, "--ram")
     if size < _SMALLEST or size % MIB:
         raise JourneyError(
