@@ -7,7 +7,9 @@ line as the guest parsed it, the jump page that that names, or the ELF core head
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,15 +39,15 @@ class ImagePlace:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.written = False
 
     @property
     def path(self) -> Path:
         """Where the image is, or will be."""
         if self._path is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="kjump-")
-            self._path = Path(self._folder.name) / "image"
+            folder = tempfile.mkdtemp(prefix="kjump-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._path = Path(folder) / "image"
         return self._path
 
     def invalidate(self) -> None:
