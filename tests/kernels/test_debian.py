@@ -7,6 +7,7 @@ machine's own lists stay as they are.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from emu.cli_kernel import kernel_scene, run_document
+from emu.debugger.repl import Repl
+from emu.debugger.session import Session
 from emu.journey.journey import Journey
 from emu.journey.linux_call import file_sha256
 from emu.journey.list_runs import ListBench
@@ -223,6 +226,20 @@ def test_pae(fetched: Callable[[str], Path]) -> None:
     kernel, result = run(path, arch="i386-pae", pae_back=True)
     assert result.findings == []
     assert kernel["pages_moved"] == 2 * PAGES
+
+
+@pytest.mark.parametrize("name", ["amd64", "686-pae", "7"])
+def test_the_debugger_stops_at_its_own_symbols(fetched: Callable[[str], Path], name: str) -> None:
+    path = fetched(name)
+    stub = find_stub(path)
+    session = Session(kernel_scene(path, stub, ram="24M", target="2M@16M"))
+    repl = Repl(session, stdout=io.StringIO())
+    for line in ("goto transition suspend", "break swap_pages", "continue"):
+        repl.output_of(line)
+    page = int(session.recording.journey.require_loaded().image.control_page)
+    assert session.machine.cpu.pc == page + stub.parts["swap_pages"]
+    assert "identity_mapped+0x" in repl.output_of("bt")
+    session.machine.close()
 
 
 def flipped(path: Path, folder: Path, stub: KernelStub, at: int) -> Path:
