@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from emu.cli import main
+from emu.hibernate.reader import open_image
+from emu.journey.journey import Journey
+from emu.journey.scene import find_journey, make_scene
 from emu.kexec.arch import Arch
 from emu.units import PAGE_SIZE
 from tests.hibernate_bench import NOISE, REGISTERS, save
@@ -49,3 +52,15 @@ def test_a_compressed_image_opens_after_zstd_has_unpacked_it(tmp_path: Path) -> 
     subprocess.run(["zstd", "-q", "-t", str(packed)], check=True)
     subprocess.run(["zstd", "-q", "-d", str(packed), "-o", str(core)], check=True)
     assert f"rip            {REGISTERS['rip']:#x}" in gdb(core, "info registers")
+
+
+def test_the_image_of_a_journey_opens_too(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    scene = make_scene(find_journey("hibernate"), ram="24M", target="2M@16M", image=path)
+    assert Journey(scene).run("save").findings == []
+    registers = open_image(path).record.registers
+    said = gdb(path, "info registers rip rsp")
+    assert re.findall(r"^r(?:ip|sp) +(0x[0-9a-f]+)", said, re.MULTILINE) == [
+        f"{registers[name]:#x}" for name in ("rip", "rsp")
+    ]
+    assert main(["image", "verify", str(path)]) == 0
