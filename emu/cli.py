@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -38,6 +39,7 @@ from emu.kexec.arch import Arch
 from emu.machine.engine import Engine
 from emu.oracle.command import add_oracle_command
 from emu.report.album import Album
+from emu.report.compare import add_compare_command
 from emu.report.progress import progress
 from emu.report.screen import show_run, show_verdict
 from emu.report.trace import write_trace
@@ -71,25 +73,26 @@ def _scene_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fast", action="store_true", help="no owner policy, no hazards")
 
 
-def _scenes(args: argparse.Namespace) -> list[Scene]:
+def _makers(args: argparse.Namespace) -> list[tuple[str, Callable[..., Scene]]]:
+    """For each architecture its name, and what makes a scene of a transfer and a hand-off."""
     arches = list(Arch) if args.arch == "all" else [parse_arch(args.arch)]
-    return [
-        make_scene(
-            find_journey(args.journey),
-            arch=arch,
-            transfer=args.transfer,
-            handoff=args.handoff,
-            ram=args.ram,
-            target=args.target,
-            seed=args.seed,
-            stubs=tuple(Path(name) for name in args.stub),
-            hostile=args.hostile,
-            strict=not args.fast,
-            plain_strings=args.plain_strings,
-            checks=not getattr(args, "no_checks", False),
-        )
-        for arch in arches
-    ]
+    same = partial(
+        make_scene,
+        find_journey(args.journey),
+        ram=args.ram,
+        target=args.target,
+        seed=args.seed,
+        stubs=tuple(Path(name) for name in args.stub),
+        hostile=args.hostile,
+        strict=not args.fast,
+        plain_strings=args.plain_strings,
+        checks=not getattr(args, "no_checks", False),
+    )
+    return [(str(arch), partial(same, arch=arch)) for arch in arches]
+
+
+def _scenes(args: argparse.Namespace) -> list[Scene]:
+    return [make(transfer=args.transfer, handoff=args.handoff) for _, make in _makers(args)]
 
 
 @contextmanager
@@ -258,6 +261,7 @@ def parser() -> argparse.ArgumentParser:
     add_image_command(commands)
     add_kernel_commands(commands)
     add_oracle_command(commands, _scene_options, _scenes)
+    add_compare_command(commands, _scene_options, _makers)
 
     add_test_command(commands)
 

@@ -154,7 +154,7 @@ class Journey:
         now = self._now
         now.instructions = machine.count.instructions - move.position.n
         now.rep_iterations = machine.count.iterations - move.iterations
-        now.pages_moved = move.moved
+        now.pages_moved = move.found_moved(machine.ram)
         now.moved_how = str(move.route.mode.value)
         now.start, now.end = move.position, machine.here()[0]
         self.collect_events()

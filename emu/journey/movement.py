@@ -11,6 +11,7 @@ from emu.journey.memory import RamImage
 from emu.journey.stubs import volatile_of_stub
 from emu.kexec.entry_list import Mode, StepKind, WalkStep
 from emu.machine.events import Position
+from emu.machine.ram import Ram
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ class Movement:
     iterations: int
     state: dict[str, int]
     volatile: list[tuple[int, int]] = field(default_factory=list)
+
+    def found_moved(self, ram: Ram) -> int:
+        """How many of the list's pages lie in ``ram`` where a move puts them, when the stub has done its work."""
+        wrong = {one.pfn for one in self.expected.differences(ram, self.volatile)}
+        exchanged = self.route.mode is Mode.SWAP
+        return sum(
+            step.destination >> PAGE_SHIFT not in wrong and not (exchanged and step.source >> PAGE_SHIFT in wrong)
+            for step in self.steps
+            if step.kind is StepKind.SOURCE
+        )
 
     @property
     def written(self) -> set[int]:
