@@ -21,7 +21,7 @@ from emu.journey.journey import Journey
 from emu.journey.result import RunResult
 from emu.journey.scene import HANDOFFS, TRANSFERS, Scene
 from emu.report.progress import progress
-from emu.units import PAGE_SIZE, show_size
+from emu.units import PAGE_SIZE
 
 _MEMORY = ("target area", "low region")
 """What a load takes to keep or to bring memory; everything else that it takes are control pages."""
@@ -136,18 +136,18 @@ def _number(value: int | None) -> str:
 def _size(value: int | None) -> str:
     if value is None:
         return "-"
-    return f"{value / (1 << 20):.1f} MiB" if value >= 1 << 20 else show_size(value)
+    return f"{value / (1 << 20):.1f}M" if value >= 1 << 20 else f"{value / 1024:.1f}K"
 
 
 _COLUMNS = (
-    _Column("instr", 9, lambda row: _number(row.instructions), lambda row: row.instructions),
-    _Column("moved", 8, lambda row: _number(row.pages_moved), lambda row: row.pages_moved),
-    _Column("ctl", 5, lambda row: _number(row.control_pages), lambda row: row.control_pages),
-    _Column("extra RAM", 10, lambda row: _size(row.extra_ram), lambda row: row.extra_ram),
-    _Column("image", 10, lambda row: _size(row.image_bytes), lambda row: row.image_bytes),
+    _Column("instr", 8, lambda row: _number(row.instructions), lambda row: row.instructions),
+    _Column("moved", 7, lambda row: _number(row.pages_moved), lambda row: row.pages_moved),
+    _Column("ctl", 4, lambda row: _number(row.control_pages), lambda row: row.control_pages),
+    _Column("extra RAM", 9, lambda row: _size(row.extra_ram), lambda row: row.extra_ram),
+    _Column("image", 7, lambda row: _size(row.image_bytes), lambda row: row.image_bytes),
     _Column(
         "entry",
-        6,
+        5,
         lambda row: "-" if row.entry_instructions is None else f"{row.entry_instructions}i",
         lambda row: row.entry_instructions,
     ),
@@ -189,7 +189,7 @@ def _show(console: Console, title: str, rows: Sequence[Row]) -> None:
     verdict = Text("ok" if not wrong else "NOT OK", style="bold green" if not wrong else "bold red")
     verdict.append(f"  {ran} pairings ran, {len(rows) - ran} refused, {wrong} findings.", style="not bold")
     console.print(verdict)
-    console.print('    there and back once; lower is better except "B kept"; * marks the best of a column')
+    console.print('    There and back once. Lower is better except "B kept"; * marks the best.')
     console.print("next: kjump run checkpoint --transfer T --handoff H -v | docs/DESIGNS.md", soft_wrap=True)
 
 
