@@ -185,8 +185,10 @@ class Bench:
         for event in self.machine.events:
             if isinstance(event, ev.Hazard):
                 self.wrong.append(f"hazard: {event.kind}: {event.detail}")
-            elif isinstance(event, ev.Fault | ev.BusError):
-                self.wrong.append(f"{type(event).__name__} at {event.pc:#x}")
+            elif isinstance(event, ev.Fault):
+                self.wrong.append(f"exception {event.vector} at {event.pc:#x}: {event.reason}")
+            elif isinstance(event, ev.BusError):
+                self.wrong.append(f"{event.access} at {event.address:#x}")
         return not self.wrong
 
     def expect(self) -> RamImage:

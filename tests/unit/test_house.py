@@ -25,7 +25,7 @@ LAYERS = (
     {"journey"},
     {"report"},
     {"debugger", "fuzz", "oracle", "suite", "trials"},
-    {"bench"},
+    {"bench", "catalogue", "mutation"},
     {"cli_info", "cli_kernel"},
     {"cli", "__main__"},
 )
