@@ -101,6 +101,6 @@ def serialised(bench: Bench) -> None:
 
 
 def _check_serialised(bench: Bench) -> None:
-    stored = bench.machine.last_string
+    stored = bench.machine.loop.last_string
     if stored is not None and bench.machine.hazards.serial <= stored[0]:
         bench.wrong.append("nothing serialised after the last page was stored")
