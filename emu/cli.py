@@ -18,6 +18,7 @@ from rich.console import Console
 from emu.assembler import assemble, load_program
 from emu.assembler.listing import asm_report
 from emu.bench.measure import BENCHES, run_benches
+from emu.catalogue.command import add_catalogue_options
 from emu.cli_info import add_info_command
 from emu.cli_kernel import add_kernel_commands
 from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
@@ -264,6 +265,7 @@ def parser() -> argparse.ArgumentParser:
     add_compare_command(commands, _scene_options, _makers)
 
     add_test_command(commands)
+    add_catalogue_options(commands)
 
     bench = commands.add_parser("bench", help="speed, as ratios measured in this run")
     bench.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)} (default: all)")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +15,9 @@ from rich.table import Table
 from emu.catalogue.entries import Entry, read_catalogue
 from emu.catalogue.reproduce import CAUGHT, MISSED, ROOT, Verdict, reproduce
 from emu.errors import EXIT_FINDINGS, KjumpError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 
 MOST_SHOWN = 76
 CATALOGUE = ROOT / "tests" / "catalogue.toml"
@@ -71,3 +76,23 @@ def _show(console: Console, found: Sequence[Verdict]) -> None:
         else:
             table.add_row(verdict.id, f"{verdict.status}: {verdict.why}", "")
     console.print(table)
+
+
+def add_catalogue_options(commands: Subparsers) -> None:
+    """Give the command ``test``, which must be there already, ``--catalogue`` and ``--json``."""
+    test = commands.choices["test"]
+    otherwise: Callable[[argparse.Namespace], int] = test.get_default("action")
+    test.add_argument(
+        "--catalogue", action="store_true", help="make each known bug again (or those named), and see it caught"
+    )
+    test.add_argument("--jobs", type=int, metavar="N", help="processes for --catalogue (default: one a processor)")
+    test.add_argument("--json", action="store_true", help="with --catalogue: one JSON document on stdout, nothing else")
+
+    def action(args: argparse.Namespace) -> int:
+        if args.catalogue:
+            return run_catalogue(args.names, as_json=args.json, jobs=args.jobs)
+        if args.json or args.jobs:
+            raise KjumpError("is for --catalogue", where="--json" if args.json else "--jobs", hint="--junit FILE")
+        return otherwise(args)
+
+    test.set_defaults(action=action)

@@ -200,7 +200,7 @@ def _short_map(arch: Arch, alloc: AllocPage, write: Write, **details: Any) -> Ph
 # ---- the copy in the control page ----------------------------------------------------------------------------------
 
 
-@_seam("wrong bytes copied", "emu.journey.loader:_stub_bytes")
+@_seam("wrong bytes copied", "emu.journey.stubs:relocate_bytes")
 def _other_section(stub: Image, _image: KexecImage, *, second: bool) -> bytes:
     del second
     return stub.code[0x40:] + bytes(0x40)

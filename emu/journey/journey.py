@@ -11,26 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from emu.assembler import Image
-<<<<<<< HEAD
 from emu.errors import JourneyError
-from emu.journey import checkpoint, checks, control, explain, linux_checks, movement, programs
-=======
-from emu.errors import JourneyError, LoadError
-from emu.journey import (
-    checkpoint,
-    checks,
-    control,
-    explain,
-    hostile,
-    known,
-    linux_checks,
-    movement,
-    programs,
-    registers,
-    stub_checks,
-)
-from emu.journey.bringup import boot
->>>>>>> db39763 (The catalogue of known bugs: each made again and caught; findings name what they look like)
+from emu.journey import checkpoint, checks, control, explain, known, linux_checks, movement, programs
 from emu.journey.checkpoint import Checkpoint, Forbidden, Progress
 from emu.journey.findings import Finding, fold
 from emu.journey.leaving import load, rejump, suspend
@@ -144,124 +126,7 @@ class Journey:
     def end(self) -> None:
         """The transition under way has been checked."""
         self.machine.emit(ev.TransitionMark(*self.machine.here(), self._now.name, begins=False))
-<<<<<<< HEAD
         self.tell(f"after {self._now.name}")
-=======
-        self._tell(f"after {self._now.name}")
-
-    def _load(self) -> None:
-        machine, scene = self.machine, self.scene
-        line = scene.journey.command_lines.get("a", "").format(target=scene.target, seed=scene.seed)
-        boot(machine, self.kernel_a, scene.arch, line)
-        self.symbols.add(self.kernel_a, self.kernel_a.org)
-        self.symbols.add(self.kernel_a, scene.arch.text_base + self.kernel_a.org)
-        machine.policy.writer = "A"
-        self._begin("load", "A", "-")
-        self._until_request(HostRequest.PARSED)
-        self._check(checks.command_line(self, self.kernel_a, line))
-        self._until_request(HostRequest.LOAD)
-        start = machine.count.ticks
-        before = RamImage(machine.ram)
-        try:
-            self.loaded = self._loader.load()
-        except LoadError as error:
-            refused(machine, self.kernel_a, error.errno)
-            self._find("load refused", "the load succeeds", str(error), tick=start)
-            raise _Ended(self._run()) from error
-        self._know(self.loaded)
-        self._now.pages_moved = 0
-        self._now.listed = len(self.loaded.image.pairs)
-        self._check(checks.list_invariant(self))
-        self._check(stub_checks.only_its_own(self, before))
-        self._check(stub_checks.stub_bytes(self))
-        self._check(checks.jump_page_fields(self, "load", None))
-        self._end()
-
-    def _know(self, loaded: Loaded) -> None:
-        arch = self.scene.arch
-        for image in (loaded.purgatory, self.kernel_b):
-            self.symbols.add(image)
-        caller = loaded.linux.caller if loaded.linux is not None else None
-        for stub in (loaded.stub, loaded.second, loaded.jump_entry, caller):
-            if stub is not None:
-                self.symbols.add(stub, size=PAGE_SIZE)
-                self.symbols.add(stub, int(arch.direct(stub.org)), size=PAGE_SIZE)
-        if loaded.linux is not None and loaded.linux.text:
-            self.symbols.add(loaded.stub, loaded.linux.text, size=PAGE_SIZE)
-
-    def _suspend(self) -> None:
-        machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
-        self._break_once(arch.text_base + self.kernel_a.symbols["suspend_begin"])
-        self._progress.suspended = machine.cpu.registers()
-        self._progress.before_jump = RamImage(machine.ram)
-        self._break_once(loaded.entry_va)
-        self._begin("suspend", "A", "B")
-        self._check(control.quiet_devices(self))
-        move = self._start_move("suspend")
-        self._progress.called = move.state
-        if loaded.linux is not None:
-            self._check(linux_checks.own_bytes(self, loaded.linux))
-        self._run_move(move, loaded.start)
-        self._check(control.peer_entry(self, move))
-        self._check(stub_checks.machine_checks_kept(self, move))
-        if not self.scene.preserve:
-            self._check(linux_checks.plain_stack(self))
-        machine.owners.assign(movement.b_pfns(self), Owner.B)
-        self._forbid(movement.peer_pfns(self), "B")
-        self._until_request(HostRequest.PARSED)
-        self._check(checks.command_line(self, self.kernel_b, loaded.b_command_line))
-        if not self.scene.preserve:
-            self._leave_peer()
-            return
-        self._until_request(HostRequest.AWAKE)
-        self._check(checks.jump_page_fields(self, "suspend", self.kernel_b.symbols.get("resume_entry")))
-        self._until_request(HostRequest.SAVE)
-        self._end()
-
-    def _leave_peer(self) -> None:
-        """A plain kexec: B finds that there is nobody to go back to."""
-        finding = linux_checks.peer_is_left(self, self._run())
-        self._collect_events()
-        self._check(Outcome("nobody to go back to", () if finding is None else (finding,)))
-        self._end()
-        self._progress.ended = True
-
-    def _return(self) -> None:
-        machine, loaded, arch = self.machine, self.require_loaded(), self.scene.arch
-        suspended, called, before = self._progress.suspended, self._progress.called, self._progress.before_jump
-        if suspended is None or called is None or before is None:
-            raise AssertionError("A has not jumped yet")
-        self._tell("before return")
-        machine.break_in([(page, page + PAGE_SIZE - 1) for page in movement.stub_pages(self)])
-        outcome = hostile.run_peer(machine, self.scene.hostile, STAGE_LIMIT)
-        machine.clear_break_in()
-        if not isinstance(outcome, ev.Breakpoint):
-            raise _Ended(outcome)
-        self._begin("return", "B", "A")
-        self._check(control.return_entry(self))
-        if loaded.linux is not None:
-            self._check(linux_checks.next_entry(self, loaded.linux))
-        self._check(control.quiet_devices(self))
-        self._progress.peer_notes = tuple(registers.left_behind(arch, suspended, machine.cpu.registers()))
-        move = self._start_move("return")
-        self._run_move(move, arch.text_base + self.kernel_a.symbols["after_jump"])
-        self._check(checks.after_jump(self, called, gdt=loaded.restores_gdt))
-        self._check(checks.as_before_the_jump(self, before, move))
-        machine.owners.assign(movement.b_pfns(self), Owner.A)
-        self._until_request(HostRequest.BACK)
-        self._check(checks.restored(self, suspended))
-        self._check(checks.jump_page_fields(self, "return", self.kernel_b.symbols.get("resume_entry")))
-        self._end()
-
-    def _finish(self) -> None:
-        self._until_request(HostRequest.INTACT)
-        outcome = self._run()
-        if isinstance(outcome, ev.Exited):
-            self.result.exit_status = outcome.status
-        if outcome != ev.Exited(0):
-            raise _Ended(outcome)
-        self._progress.ended = True
->>>>>>> db39763 (The catalogue of known bugs: each made again and caught; findings name what they look like)
 
     # ---- one movement of pages ---------------------------------------------------------------------------------
 
@@ -379,11 +244,6 @@ class Journey:
     def suspended(self) -> dict[str, int] | None:
         """A's registers at suspend_begin, once it has got there."""
         return self.progress.suspended
-
-    @property
-    def called(self) -> dict[str, int] | None:
-        """A's registers at the stub's first instruction, once it has got there."""
-        return self._progress.called
 
     @property
     def peer_notes(self) -> tuple[str, ...]:

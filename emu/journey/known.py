@@ -214,7 +214,7 @@ def _mapped(journey: Journey, linear: int) -> bool:
 
 
 def _old_base(journey: Journey, finding: Finding) -> str:
-    called = journey.called
+    called = journey.progress.called
     if not _ended_early(finding) or called is None:
         return ""
     control = int(_loaded(journey).image.control_page)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emu.errors import LoadError
-from emu.journey import checks, control, image_checks, linux_checks, movement, page_checks
+from emu.journey import checks, control, image_checks, linux_checks, movement, page_checks, stub_checks
 from emu.journey.bringup import boot
 from emu.journey.loader import Loaded, refused
 from emu.journey.memory import RamImage
@@ -35,6 +35,7 @@ def load(journey: Journey) -> None:
     journey.check(checks.command_line(journey, journey.kernel_a, line, scene.a_map))
     journey.until_request(HostRequest.LOAD)
     start = machine.count.ticks
+    before = RamImage(machine.ram)
     try:
         loaded = journey.loaded = journey.loader.load()
     except LoadError as error:
@@ -49,6 +50,8 @@ def load(journey: Journey) -> None:
     journey.progress.page = loaded.first_page
     journey.progress.peer_entry = loaded.start
     journey.check(checks.list_invariant(journey))
+    journey.check(stub_checks.only_its_own(journey, before))
+    journey.check(stub_checks.stub_bytes(journey))
     journey.check(page_checks.no_jump_page(journey) if loaded.first_page is None else page_checks.jump_page(journey))
     if loaded.safe:
         journey.check(image_checks.safe_memory(journey, loaded.safe))
@@ -108,6 +111,7 @@ def _jump(journey: Journey) -> None:
         journey.check(linux_checks.own_bytes(journey, loaded.linux))
     journey.run_move(move, progress.peer_entry)
     journey.check(control.peer_entry(journey, move, progress.peer_entry))
+    journey.check(stub_checks.machine_checks_kept(journey, move))
     if not journey.scene.preserve:
         journey.check(linux_checks.plain_stack(journey))
     else:

@@ -33,7 +33,8 @@ def only_its_own(journey: Journey, before: RamImage) -> Outcome:
         (symbols["busy_map"], symbols["busy_map"] + _BUSY_MAP_BYTES),
         (leaf, leaf + tables[-1].format.entry_size),
     ]
-    first = next(before.differences(machine.ram, told, frozenset(loaded.image.pfns)), None)
+    in_place = journey.scene.target_range.pages() if journey.scene.is_reserved else ()
+    first = next(before.differences(machine.ram, told, frozenset({*loaded.image.pfns, *in_place})), None)
     if first is None:
         return Outcome(name)
     if first.address & -PAGE_SIZE in {step.address & -PAGE_SIZE for step in tables}:
