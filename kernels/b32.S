@@ -180,6 +180,12 @@ go_back:	# ebx = where to, ebp = by which way
 	xor	%eax, %eax
 	mov	%eax, %cr3
 	mov	%eax, %cr4
+last_look:						# our userspace had the page since we looked at it
+	cmp	$BACK_BY_JUMP, %ebp
+	jne	1f
+	call	check_page
+	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%edi), %ebx
+1:
 .include "hostile32.inc"
 leave:
 .if PEER_GDT						# as a peer of Linux must: its kernel loads selectors of its own

@@ -184,6 +184,16 @@ go_back:	# rbx = where to, ebp = by which way
 	cli
 	call	mask_pic
 	call	stop_timer
+last_look:						# our userspace had the page since we looked at it
+	cmp	$BACK_BY_JUMP, %ebp
+	jne	1f
+	call	check_way_back
+	mov	after_image_save(%rip), %rbx
+	mov	jump_page(%rip), %rdi
+	test	%rdi, %rdi
+	jz	1f
+	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%rdi), %rbx
+1:
 .include "hostile64.inc"
 leave:							# in the re-entry mode: for us that is as we always run
 .if PEER_GDT						# as a peer of Linux must: its kernel loads selectors of its own
