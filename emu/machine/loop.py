@@ -14,7 +14,7 @@ from emu.machine import events as ev
 from emu.machine.cpustate import RCX
 from emu.machine.stops import EngineStop, StopKind
 from emu.machine.strings import STORING, StringMover
-from emu.units import PAGE_SHIFT, PAGE_SIZE
+from emu.units import PAGE_MASK, PAGE_SHIFT
 from emu.x86.bits import Eflags
 from emu.x86.delivery import EventKind
 from emu.x86.exceptions import Vector
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SLICE = 4_000_000
 """Most ticks in one engine call: Ctrl-C is answered within a tenth of a second."""
+_LONGEST = 15
+"""Bytes of the longest instruction."""
 _UNMASKING = frozenset({Kind.POPF, Kind.STI})
 """Instructions whose one concern here is that an interrupt may be taken behind them."""
 
@@ -240,11 +242,18 @@ class Loop:
     def _unfetchable(self, stop: EngineStop) -> None:
         """The engine cannot fetch from a hole; hardware fetches all-ones there, which is #UD."""
         pc = self._cpu.pc
-        walked = self._cpu.walk(pc)
-        if walked.physical is None or self._ram.bank_at(walked.physical) is not None:
+        hole = self._hole_at(pc)
+        if hole is None:  # an instruction that begins in RAM may go on in a hole
+            hole = self._hole_at((pc | PAGE_MASK) + 1)
+        if hole is None:
             raise EngineError(f"the engine stopped at {pc:#x}: {stop.detail}", where=str(self._count.position(pc)))
-        self._machine.emit(ev.BusError(*self._machine.here(), walked.physical, 1, "fetch from a hole"))
+        self._machine.emit(ev.BusError(*self._machine.here(), hole, 1, "fetch from a hole"))
         self._machine.raise_fault(Vector.UD, None)
+
+    def _hole_at(self, linear: int) -> int | None:
+        """The physical address behind ``linear``, if nothing answers there."""
+        physical = self._cpu.walk(linear).physical
+        return physical if physical is not None and self._ram.bank_at(physical) is None else None
 
     def _may_store(self, physical: int, size: int, linear: int) -> bool:
         """Whether the host may store this range for a string instruction: not over itself, nor against policy."""
@@ -258,7 +267,10 @@ class Loop:
         return may
 
     def _holds(self, physical: int, size: int, pc: int) -> bool:
-        """True where the range touches a page that holds the instruction at linear ``pc``, or code around it."""
-        pages = {self._cpu.walk(linear).physical for linear in (pc - PAGE_SIZE, pc, pc + PAGE_SIZE)}
+        """True where the range touches a page of the instruction at linear ``pc``.
+
+        The rest of its block does not matter: a repeated instruction ends it, and what lies before has been executed.
+        """
+        pages = {self._cpu.walk(linear).physical for linear in (pc, pc + _LONGEST - 1)}
         first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
         return any(page is not None and first <= page >> PAGE_SHIFT <= last for page in pages)
