@@ -10,7 +10,7 @@ CASES  ?= 200
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench oracle kernels clean
+.PHONY: help run test lint format bench oracle fuzz-smoke fuzz-check kernels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ oracle: $(VENV)/.ready-dev ## the witnesses: tests against GNU as, gdb, QEMU and
 	@$(BIN)/kjump oracle --arch all
 	@$(BIN)/kjump oracle --arch all --irq identity_mapped
 	@$(BIN)/kjump oracle --arch all --fuzz $(CASES)
+
+fuzz-smoke: $(VENV)/.ready ## a few hundred fuzzed cases of each target, the same ones every time
+	@for target in entry list jumpbuf cmdline segments regs irq image; do \
+	    $(BIN)/kjump fuzz $$target --cases 300 $(ARGS) || exit $$?; done
+
+fuzz-check: $(VENV)/.ready ## fuzz the fuzzer: ten planted bugs, each found within a minute and made small
+	@$(BIN)/kjump fuzz --check $(ARGS)
 
 kernels: $(VENV)/.ready-dev ## fetch Debian's kernels (apt, as root) and run their own relocate_kernel
 	@KJUMP_KERNELS=1 $(BIN)/python -m pytest -m kernels $(ARGS)

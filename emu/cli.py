@@ -19,9 +19,11 @@ from emu.assembler import assemble, load_program
 from emu.assembler.listing import asm_report
 from emu.bench.measure import BENCHES, run_benches
 from emu.catalogue.command import add_catalogue_options
+from emu.cli_fuzz import debug_case
 from emu.cli_info import add_info_command
 from emu.cli_kernel import add_kernel_commands
 from emu.errors import EXIT_BAD_INPUT, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_TOOL, KjumpError
+from emu.fuzz.command import add_fuzz_commands
 from emu.hibernate.command import add_image_command
 from emu.journey.journey import Journey
 from emu.journey.programs import hostile_names
@@ -263,6 +265,7 @@ def parser() -> argparse.ArgumentParser:
     add_kernel_commands(commands)
     add_oracle_command(commands, _scene_options, _scenes)
     add_compare_command(commands, _scene_options, _makers)
+    add_fuzz_commands(commands, _scene_options, _scenes, debug_case)
 
     add_test_command(commands)
     add_catalogue_options(commands)

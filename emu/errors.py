@@ -92,3 +92,7 @@ class EngineError(KjumpError):
     """Raised when the engine does not behave as this version of kjump was calibrated for."""
 
     exit_status = EXIT_TOOL
+
+
+class FuzzError(KjumpError):
+    """Raised when a case, a campaign folder or a target cannot be used as asked."""

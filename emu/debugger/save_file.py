@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from emu.debugger.address import Address
 from emu.debugger.session import Session
 from emu.errors import DebuggerError, KjumpError
-from emu.journey.scene import Scene, find_journey, make_scene, parse_arch
+from emu.journey.scene_data import scene_from, scene_json
 from emu.machine.history import Instant
 
 MAGIC = "kjump session 1"
@@ -30,37 +30,6 @@ def save(session: Session, path: Path) -> None:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DebuggerError(f"cannot be written: {error.strerror}", where=str(path)) from error
-
-
-def scene_json(scene: Scene) -> dict[str, Any]:
-    """What :func:`scene_from` needs."""
-    journey = scene.journey.path if scene.journey.path.is_absolute() else scene.journey.path.resolve()
-    return {
-        "journey": scene.journey.name if journey.parent.name == "kernels" else str(journey),
-        "arch": str(scene.arch),
-        "transfer": scene.transfer,
-        "handoff": scene.handoff,
-        "ram": scene.ram_text,
-        "target": scene.target,
-        "seed": scene.seed,
-        "stubs": [str(path) for path in scene.stubs],
-        "hostile": scene.hostile,
-    }
-
-
-def scene_from(data: Mapping[str, Any]) -> Scene:
-    """A scene from its JSON; raises KjumpError."""
-    return make_scene(
-        find_journey(data["journey"]),
-        arch=parse_arch(data["arch"]),
-        transfer=data["transfer"],
-        handoff=data["handoff"],
-        ram=data["ram"],
-        target=data["target"],
-        seed=int(data["seed"]),
-        stubs=tuple(Path(name) for name in data["stubs"]),
-        hostile=data["hostile"],
-    )
 
 
 def is_session(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The third use of the bench: look for the input with which a jump goes silently wrong."""

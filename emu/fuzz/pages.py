@@ -1,0 +1,160 @@
+"""The memory that cases dirty: put back after each, compared with what it must be, and nothing else looked at.
+
+A stage learns its pages once.  Stores to any other page of RAM are heard of as they happen (they are rare), and what
+the processor itself writes unheard, Accessed and Dirty bits of tables that nobody should use, is looked for
+once a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from emu.machine.machine import Machine
+from emu.machine.owners import intervals
+from emu.units import PAGE_SHIFT, PAGE_SIZE, show_phys
+
+_FULL = (1 << 8 * PAGE_SIZE) - 1
+_ACCESSED_DIRTY = 0x60
+
+
+class Rule(Enum):
+    """What a page may be when a case ended anywhere but where it should."""
+
+    FREE = "whatever whoever was running made of it"
+    KEPT = "as before the case"
+    MOVED = "as the model of the movement has it, or as before"
+
+
+def mask_of(page: int, volatile: Sequence[tuple[int, int]]) -> int:
+    """The bits of the page at physical ``page`` that lie in none of the ``volatile`` byte ranges (start, end)."""
+    mask = _FULL
+    for start, end in volatile:
+        first, behind = max(start, page) - page, min(end, page + PAGE_SIZE) - page
+        if first < behind:
+            mask &= ~((1 << 8 * behind) - (1 << 8 * first))
+    return mask
+
+
+def table_mask(word: int) -> int:
+    """The bits of a page of page-table entries that the processor does not set on its own."""
+    entry = (1 << 8 * word) - 1 & ~_ACCESSED_DIRTY
+    return int.from_bytes(entry.to_bytes(word, "little") * (PAGE_SIZE // word), "little")
+
+
+def same(one: bytes, two: bytes, mask: int) -> bool:
+    """Whether two pages agree in the bits of ``mask``."""
+    if one == two:
+        return True
+    return mask != _FULL and not (int.from_bytes(one, "little") ^ int.from_bytes(two, "little")) & mask
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One page that a stage has learned.  ``mask`` are the bits that count."""
+
+    pfn: int
+    view: memoryview
+    base: bytes
+    expected: bytes
+    rule: Rule
+    mask: int
+
+
+class Pages:
+    """The learned pages of a machine that stands where every case begins; ``rules`` name them by page frame.
+
+    ``expected`` is what a page holds when all went well (by the model), where that is not what it holds now.
+    """
+
+    def __init__(
+        self, machine: Machine, rules: Mapping[int, Rule], expected: Mapping[int, bytes], masks: Mapping[int, int]
+    ) -> None:
+        self._machine = machine
+        self.known: list[Known] = []
+        self._strayed: set[int] = set()
+        for pfn in sorted(rules):
+            view, base = self._look(pfn)
+            if view is not None:
+                known = Known(pfn, view, base, expected.get(pfn, base), rules[pfn], masks.get(pfn, _FULL))
+                self.known.append(known)
+        self._by_pfn = {known.pfn: known for known in self.known}
+        inside = set(self._by_pfn)
+        self._inside = inside
+        outside = [pfn for pfn in machine.ram.pfns() if pfn not in inside]
+        machine.policy.forbid(outside, "case")
+        for first, behind in intervals(outside):
+            machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
+        machine.cpu.on_store = lambda physical, data: self._stored(physical, len(data), 0)
+
+    def _look(self, pfn: int) -> tuple[memoryview | None, bytes]:
+        bank = self._machine.ram.bank_at(pfn << PAGE_SHIFT)
+        if bank is None:
+            return None, b""
+        offset = (pfn << PAGE_SHIFT) - bank.start
+        return bank.view[offset : offset + PAGE_SIZE], bytes(bank.base[offset : offset + PAGE_SIZE])
+
+    def _stored(self, address: int, size: int, _value: int) -> None:
+        for pfn in {address >> PAGE_SHIFT, (address + max(size, 1) - 1) >> PAGE_SHIFT}:
+            if pfn not in self._inside:
+                self._strayed.add(pfn)
+
+    def touch(self, address: int, size: int) -> None:
+        """The harness is about to write there, as part of a case."""
+        self._stored(address, size, 0)
+
+    def put_back_strays(self) -> None:
+        """Give the pages that were stored to without leave their base contents."""
+        ram, code = self._machine.ram, self._machine.code
+        for pfn in self._strayed:
+            code.overwritten(pfn << PAGE_SHIFT, PAGE_SIZE)
+            ram.put_back(pfn)
+        self._strayed.clear()
+
+    def base_of(self, pfn: int) -> bytes:
+        """What a page frame holds where cases begin."""
+        return self._look(pfn)[1]
+
+    def wrong(self) -> list[int]:
+        """Physical addresses of pages that are not as the model has them, all having gone well; strays included."""
+        bad = [
+            known.pfn << PAGE_SHIFT
+            for known in self.known
+            if not same(bytes(known.view), known.expected, known.mask)
+        ]  # fmt: skip
+        return bad + self.strays()
+
+    def damaged(self, *, moving: bool = False) -> list[int]:
+        """Physical addresses of pages that break their rule, strays included; ``moving``: MOVED pages are free."""
+        bad = []
+        for known in self.known:
+            if known.rule is Rule.FREE or (moving and known.rule is Rule.MOVED):
+                continue
+            now = bytes(known.view)
+            if same(now, known.base, known.mask):
+                continue
+            if known.rule is Rule.KEPT or not same(now, known.expected, known.mask):
+                bad.append(known.pfn << PAGE_SHIFT)
+        return bad + self.strays()
+
+    def strays(self) -> list[int]:
+        """Physical addresses of pages outside the learned ones that were stored to and are not as before."""
+        found = []
+        for pfn in sorted(self._strayed):
+            view, base = self._look(pfn)
+            if view is not None and bytes(view) != base:
+                found.append(pfn << PAGE_SHIFT)
+        return found
+
+    def first_difference(self, address: int) -> str:
+        """The first wrong byte of the page at ``address``, in words."""
+        known = self._by_pfn.get(address >> PAGE_SHIFT)
+        view, base = self._look(address >> PAGE_SHIFT)
+        if view is None:
+            return show_phys(address)
+        wanted = base if known is None else known.expected
+        mask = (_FULL if known is None else known.mask).to_bytes(PAGE_SIZE, "little")
+        now = bytes(view)
+        at = next((i for i in range(PAGE_SIZE) if (now[i] ^ wanted[i]) & mask[i]), 0)
+        return f"{show_phys(address + at)} is {now[at : at + 8].hex(' ')}, not {wanted[at : at + 8].hex(' ')}"

@@ -1,0 +1,226 @@
+"""A machine at the instant where every case of a stage begins: put back, run, and asked what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from emu.assembler import Image
+from emu.fuzz.pages import Pages, Rule
+from emu.fuzz.target import Cover
+from emu.journey.symbols import Symbols
+from emu.machine import events as ev
+from emu.machine.coverage import Coverage, Edge
+from emu.machine.cpu import GPR_NAMES
+from emu.machine.machine import Machine
+from emu.machine.reset import ResetPoint
+from emu.units import PAGE_SIZE
+from emu.x86.exceptions import Vector, vector_name
+
+_RETURNING = (Vector.BP, Vector.NMI)
+"""Vectors whose handlers in stubs and kernels return: the run goes on."""
+_EXCEPTIONS = 32
+_MOST_HANDLERS = 64
+MOST_INSTRUCTIONS = 4000
+"""Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: ``why`` is a vector's name, ``hlt``, ``limit``...; ``at`` the linear address of that.
+
+    ``arrived`` is the linear address of the breakpoint that it came to, or None.
+    """
+
+    why: str
+    at: int
+    mode: str
+    arrived: int | None = None
+    vector: int = -1
+    cr2: int = 0
+    unfetchable: bool = False
+
+
+class Stage:
+    """One machine at one instant.
+
+    ``name`` is the transition that is about to happen.  ``stops`` are linear ranges (first, behind) of handlers that
+    say what happened and stop the machine: a run that gets there has ended, and the words are saved.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        symbols: Symbols,
+        pages: Pages,
+        *,
+        stops: Sequence[tuple[int, int]],
+        arrivals: Iterable[int],
+        code: Mapping[int, str],
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        self.symbols = symbols
+        self.pages = pages
+        self.written: list[tuple[int, bytes]] = []
+        self.set: dict[str, int] = {}
+        self._stops = tuple(stops)
+        self._code = code
+        for address in arrivals:
+            machine.break_at(address)
+        machine.events.clear()
+        self._point = ResetPoint(machine)
+        self._point.learn([known.pfn for known in pages.known])
+        self._coverage = Coverage(machine)
+        self._coverage.start()
+
+    # ---- one case --------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Back to where cases begin."""
+        self.pages.put_back_strays()
+        self._point.reset()
+        self._coverage.begin()
+        self.written.clear()
+        self.set.clear()
+
+    def unheard(self) -> bool:
+        """Whether a page is dirty that was neither learned nor heard of; it is put back, and learned for good."""
+        self.pages.put_back_strays()
+        return bool(self._point.learn())
+
+    def reset_fully(self) -> None:
+        """Put back everything, whatever was written where."""
+        self.pages.put_back_strays()
+        self._point.reset_fully()
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data`` at a physical address as part of a case."""
+        self.written.append((address, data))
+        self.pages.touch(address, len(data))
+        self.machine.ram.write(address, data)
+
+    def set_registers(self, values: Mapping[str, int]) -> None:
+        """General registers by their 64-bit names."""
+        self.set.update(values)
+        for name, value in values.items():
+            self.machine.engine.set_gpr(GPR_NAMES.index(name), value)
+
+    def run(self, ticks: int, instructions: int = MOST_INSTRUCTIONS) -> Ended:
+        """Run for at most ``ticks`` and ``instructions``, to an arrival or to where the machine stops."""
+        machine = self.machine
+        limit, last = machine.count.ticks + ticks, machine.count.instructions + instructions
+        for _ in range(_MOST_HANDLERS):
+            left, steps = limit - machine.count.ticks, last - machine.count.instructions
+            if left <= 0 or steps <= 0:
+                return self._ended(ev.StepLimit(ticks))
+            outcome = machine.run(left, instructions=steps, until_delivery=True)
+            if not isinstance(outcome, ev.HandlerEntered):
+                return self._ended(outcome)
+            event = next(one for one in reversed(machine.events) if isinstance(one, ev.Fault | ev.Interrupt))
+            stops = any(first <= outcome.pc < behind for first, behind in self._stops)
+            if stops and event.vector not in _RETURNING and event.vector < _EXCEPTIONS:
+                return self._fault(event)
+        return Ended("limit", machine.cpu.pc, machine.cpu.mode())
+
+    def _fault(self, event: ev.Fault | ev.Interrupt) -> Ended:
+        fetch = any(isinstance(one, ev.BusError) and "fetch" in one.access for one in self.machine.events[-2:])
+        mode = event.mode if isinstance(event, ev.Fault) else self.machine.cpu.mode()
+        cr2 = event.cr2 if isinstance(event, ev.Fault) else 0
+        missed = fetch or (event.vector == Vector.PF and cr2 == event.pc)
+        return Ended(vector_name(event.vector), event.pc, mode, vector=event.vector, cr2=cr2, unfetchable=missed)
+
+    def _ended(self, outcome: ev.Outcome) -> Ended:
+        machine = self.machine
+        mode = machine.cpu.mode()
+        match outcome:
+            case ev.Breakpoint(address=address):
+                return Ended("arrived", address, mode, arrived=address)
+            case ev.TripleFault(pc=pc, mode=then):
+                event = next((one for one in reversed(machine.events) if isinstance(one, ev.Fault)), None)
+                if event is None:
+                    return Ended("triple fault", pc, then)
+                first = self._fault(event)
+                return Ended(first.why, first.at, then, vector=first.vector, cr2=first.cr2,
+                    unfetchable=first.unfetchable)  # fmt: skip
+            case ev.Halted(pc=pc):
+                return Ended("hlt", pc, mode)
+            case ev.StepLimit():
+                return Ended("limit", machine.cpu.pc, mode)
+            case ev.Exited(status=status):
+                return Ended(f"exit {status}", machine.cpu.pc, mode)
+            case ev.HostCall(request=request):
+                return Ended(f"host request {request}" if request < 64 else "host request", machine.cpu.pc, mode)
+            case _:
+                return Ended("not modelled", machine.cpu.pc, mode)
+
+    def place(self, linear: int) -> str:
+        """Symbol+offset of a linear address; where no program is, its page, for a key that does not scatter."""
+        found = self.symbols.image_at(linear)
+        if found is None:
+            return "no program"
+        return self.symbols.place(linear).symbol
+
+    # ---- coverage --------------------------------------------------------------------------------------------------
+
+    def begin_batch(self, covered: frozenset[Cover]) -> None:
+        """What ``covered`` has is no news any more."""
+        self._coverage.forget()
+        self._coverage.keep(_edge(kind, mode) for part, kind, mode in covered if part == self.name and _SEP in kind)
+
+    def news(self) -> frozenset[Cover]:
+        """The edges of the last case that end in known code: (transition, from>to, mode)."""
+        edges = self._coverage.news()
+        return frozenset((self.name, _cover(edge, self._code), edge.mode) for edge in edges if edge.block in self._code)
+
+
+_SEP = ">"
+
+
+def _cover(edge: Edge, code: Mapping[int, str]) -> str:
+    """An edge in a word; where it comes from code that nobody knows, that is all that is said of it."""
+    before = edge.before if edge.before in code else 0
+    return f"{before:x}{_SEP}{edge.block:x}"
+
+
+def _edge(kind: str, mode: int) -> Edge:
+    before, block = kind.split(_SEP)
+    return Edge(int(before, 16), int(block, 16), mode)
+
+
+def code_of(images: Iterable[tuple[Image, int]]) -> dict[int, str]:
+    """The linear addresses at which an instruction of a program begins, with its symbol+offset.
+
+    ``images`` are (program, linear address of its first byte).
+    """
+    found: dict[int, str] = {}
+    for image, linear in images:
+        for line in image.lines:
+            if line.size:
+                found[linear + line.address - image.org] = image.symbol_at(line.address)
+    return found
+
+
+def handlers_of(images: Iterable[tuple[Image, int]]) -> list[tuple[int, int]]:
+    """Linear ranges of the exception entries of stubs and kernels."""
+    found = []
+    for image, linear in images:
+        for first, behind in (("exception_vectors", "exception"), ("vector_entries", "timer_tick")):
+            if first in image.symbols and behind in image.symbols:
+                move = linear - image.org
+                found.append((image.symbols[first] + move, image.symbols[behind] + move))
+    return found
+
+
+def page_of(address: int) -> int:
+    """The page frame of a physical address."""
+    return address // PAGE_SIZE
+
+
+def rules(groups: Iterable[tuple[Rule, Iterable[int]]]) -> dict[int, Rule]:
+    """Rules by page frame; later groups go over earlier ones."""
+    found: dict[int, Rule] = {}
+    for rule, pfns in groups:
+        found.update(dict.fromkeys(pfns, rule))
+    return found

@@ -1,0 +1,96 @@
+"""Target ``irq``: an interrupt that waits, or an NMI, at any instruction of either movement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emu.fuzz.case import Case
+from emu.fuzz.fields import Choice, Word, neutral, noise_field
+from emu.fuzz.stage import Ended
+from emu.fuzz.target import Target
+from emu.fuzz.trip import LIMIT, Trip
+from emu.fuzz.verdict import Result, Verdict
+from emu.fuzz.window import RETURN, SUSPEND
+from emu.fuzz.world import TripWorld
+from emu.journey.scene import Scene
+from emu.machine import events as ev
+
+IRQ, NMI = "interrupt", "nmi"
+_PIC1_DATA, _ALL_OPEN = 0x21, 0
+_TIMER = 0
+
+
+class IrqWorld(TripWorld):
+    """Interrupts in one scene.  ``at`` counts ticks from the beginning of the window."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        word = scene.arch.word
+        self._length = {name: self._measure(name) for name in (SUSPEND, RETURN)}
+        longest = max(self._length.values())
+        points = tuple(sorted({0, *self._boundaries(), longest - 1}))
+        self.spec = (
+            Choice("transition", (SUSPEND, RETURN)),
+            Choice("kind", (IRQ, NMI)),
+            Word("at", longest.bit_length(), points, share=0.0),
+            noise_field(word),
+        )
+        self.rows = (IRQ, NMI)
+
+    def _measure(self, name: str) -> int:
+        """Ticks that a whole movement takes."""
+        trip = self.trip(name)
+        trip.stage.reset()
+        before = trip.stage.machine.count.ticks
+        trip.stage.run(LIMIT)
+        return trip.stage.machine.count.ticks - before
+
+    def _boundaries(self) -> range:
+        return range(200)
+
+    def seeds(self) -> Sequence[Case]:
+        """Each kind at the first instruction of each movement."""
+        plain = neutral("irq", self.spec)
+        return [
+            plain.with_value("transition", name).with_value("kind", kind)
+            for name in (SUSPEND, RETURN)
+            for kind in (IRQ, NMI)
+        ]
+
+    def put(self, case: Case) -> tuple[Trip, bool]:
+        """Reset, and run to the instruction at which it comes."""
+        name = case.word("transition")
+        trip = self.trip(name)
+        trip.stage.reset()
+        trip.set_noise(case.blob("registers"))
+        return trip, False
+
+    def run(self, case: Case) -> Result:
+        """Run to the instruction, let it come, run on."""
+        trip, _ = self.put(case)
+        kind, machine = case.word("kind"), trip.stage.machine
+        at = case.number("at") % self._length[trip.stage.name]
+        outcome = machine.run(at) if at else None
+        if outcome is not None and not isinstance(outcome, ev.StepLimit):
+            return trip.legal(Ended("early", machine.cpu.pc, machine.cpu.mode()), kind)
+        if kind == NMI:
+            machine.inject_nmi()
+        else:
+            machine.board.bus.write(_PIC1_DATA, 1, _ALL_OPEN)
+            machine.board.pic.set_line(_TIMER, True)
+        return self._judge(trip, trip.stage.run(LIMIT), kind)
+
+    def _judge(self, trip: Trip, ended: Ended, kind: str) -> Result:
+        result = trip.legal(ended, kind)
+        if kind == NMI and result.verdict is Verdict.LOST:
+            return trip.result(Verdict.DETECTED, ended, kind)
+        return result
+
+
+TARGET = Target(
+    "irq",
+    "an external interrupt that waits, or an NMI, at any instruction of either movement",
+    "an interrupt waits until A takes it; an NMI is survived, or stops the machine with memory intact",
+    IrqWorld,
+    ((NMI, "between the tables of one kernel and those of the next nobody can take an NMI: the machine stops"),),
+)

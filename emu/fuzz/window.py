@@ -1,0 +1,241 @@
+"""The two instants of a journey that cases begin at, with most of the movement done beforehand.
+
+A whole movement takes tens of milliseconds.  Here the list is cut down to the pages of B's image: what the other pages
+would have moved is moved by the reference model first, so that the state is that of a jump which never moved them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from emu.assembler import Image
+from emu.errors import FuzzError
+from emu.fuzz.pages import Pages, Rule, mask_of, table_mask
+from emu.fuzz.stage import Stage, code_of, handlers_of, rules
+from emu.journey import movement
+from emu.journey.journey import Journey
+from emu.journey.loader import Loaded
+from emu.journey.movement import Movement, Route
+from emu.journey.scene import Scene
+from emu.kexec.entry_list import ListBuilder, Mode, Pair, pairs_of, walk
+from emu.machine import events as ev
+from emu.machine.owners import Owner
+from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
+
+_STAGE_LIMIT = 600_000_000
+_FEW = 4
+_HANDLER_STACK = 1024
+"""Pairs that are kept where none of them belongs to B's image."""
+SUSPEND, RETURN = "suspend", "return"
+REFUSALS = ("bad_jump_page", "bad_entries")
+"""Where B goes when it does not go back: esi holds the text that says why."""
+
+
+class _Reached(Exception):  # noqa: N818 - carries a journey out of its own run
+    """The journey is at the stub's first instruction."""
+
+
+@dataclass(slots=True)
+class Window:
+    """A journey at the beginning of a short movement.
+
+    ``kept`` are the (destination, source) pages that the list still has; ``called`` are A's registers at the stub's
+    first instruction; ``stage`` is what cases run on.
+    """
+
+    journey: Journey
+    loaded: Loaded
+    move: Movement
+    kept: tuple[Pair, ...]
+    called: dict[str, int]
+    stage: Stage
+
+
+def _not_reached(scene: Scene, journey: Journey, where: str) -> FuzzError:
+    findings = journey.result.findings or journey.findings
+    said = findings[0].actual if findings else "it ended early"
+    return FuzzError(f"the journey does not get to {where}: {said}", where=scene.journey.name, hint="try kjump run")
+
+
+def _keep(journey: Journey, route: Route) -> tuple[list[Pair], list[Pair]]:
+    """The pairs that stay on a list, those that have to do with B's image, and the others."""
+    b, ram = journey.kernel_b, journey.machine.ram
+    end = b.symbols.get("image_end", b.end)
+    steps = walk(lambda at: ram.read_int(int(at), route.word), route.head, route.word)
+    pairs = pairs_of(steps)
+    kept = [pair for pair in pairs if any(b.org <= page < end for page in pair)]
+    if not kept:
+        kept = list(pairs[:_FEW])
+    chosen = set(kept)
+    return kept, [pair for pair in pairs if pair not in chosen]
+
+
+def _shorten(journey: Journey, route: Route, kept: Sequence[Pair]) -> None:
+    """Write a list of ``kept`` where the list begins; its head stays what it is."""
+    ram = journey.machine.ram
+    pages = iter([Phys(route.head & -PAGE_SIZE)])
+    builder = ListBuilder(lambda: next(pages), route.word, lambda at, data: ram.write(int(at), data))
+    builder.add_pairs(kept)
+    if builder.terminate() != route.head:
+        raise FuzzError("the list does not begin in a page of its own", where=journey.scene.journey.name)
+
+
+def _move(journey: Journey, route: Route, pairs: Sequence[Pair]) -> None:
+    """Do what the list would have done with ``pairs``."""
+    ram = journey.machine.ram
+    for destination, source in pairs:
+        if destination != source:
+            here, there = ram.read(destination, PAGE_SIZE), ram.read(source, PAGE_SIZE)
+            ram.write(destination, there)
+            if route.mode is Mode.SWAP:
+                ram.write(source, here)
+
+
+def open_window(scene: Scene, name: str) -> Window:
+    """Bring the scene's journey to transition ``name`` and cut its list down; raises FuzzError."""
+    return _at_suspend(scene) if name == SUSPEND else _at_return(scene)
+
+
+def _at_suspend(scene: Scene) -> Window:
+    def observe(moment: str, _journey: Journey) -> None:
+        if moment == "suspend begins":
+            raise _Reached
+
+    journey = Journey(scene, observe)
+    try:
+        journey.run(SUSPEND)
+    except _Reached:
+        route = movement.leaving(journey)
+        kept, _ = _keep(journey, route)
+        _shorten(journey, route, kept)
+        loaded = journey.require_loaded()
+        return _window(journey, SUSPEND, route, kept, called=journey.machine.cpu.registers(), arrivals=[loaded.start])
+    raise _not_reached(scene, journey, "the jump")
+
+
+def _at_return(scene: Scene) -> Window:
+    called: dict[str, int] = {}
+
+    def observe(moment: str, journey: Journey) -> None:
+        if moment == "suspend begins":
+            called.update(journey.machine.cpu.registers())
+
+    journey = Journey(scene, observe)
+    journey.run(SUSPEND)
+    if not called or journey.result.exit_status is not None:
+        raise _not_reached(scene, journey, "the save")
+    machine, b = journey.machine, journey.kernel_b
+    if "last_look" not in b.symbols:
+        raise FuzzError("has no symbol last_look, where it checks the jump page before it jumps", where=b.name)
+    look = b.symbols["last_look"]
+    machine.break_at(look)
+    outcome = machine.run(_STAGE_LIMIT)
+    while isinstance(outcome, ev.HostCall):  # the image is of no concern here
+        outcome = machine.run(_STAGE_LIMIT)
+    machine.clear_break(look)
+    if outcome != ev.Breakpoint(look):
+        raise _not_reached(scene, journey, "the jump back")
+    route = movement.returning(journey)
+    kept, others = _keep(journey, route)
+    _move(journey, route, others)
+    _shorten(journey, route, kept)
+    after = scene.arch.text_base + journey.kernel_a.symbols["after_jump"]
+    refusals = [b.symbols[name] for name in REFUSALS if name in b.symbols]
+    return _window(journey, RETURN, route, kept, called=called, arrivals=[after, *refusals])
+
+
+def _programs(journey: Journey) -> list[tuple[Image, int]]:
+    """Every program with each linear address at which its first byte is seen."""
+    loaded, arch = journey.require_loaded(), journey.scene.arch
+    found = [(journey.kernel_a, arch.text_base + journey.kernel_a.org)]
+    found += [(image, image.org) for image in (journey.kernel_b, loaded.purgatory)]
+    for stub in (loaded.stub, loaded.second, loaded.jump_entry):
+        if stub is not None:
+            found += [(stub, stub.org), (stub, int(arch.direct(stub.org)))]
+    return found
+
+
+def _window(
+    journey: Journey,
+    name: str,
+    route: Route,
+    kept: Sequence[Pair],
+    *,
+    called: dict[str, int],
+    arrivals: Sequence[int],
+) -> Window:
+    machine, loaded = journey.machine, journey.require_loaded()
+    machine.clear_break_in()
+    machine.ram.rebase()
+    machine.flush_translations()
+    move = movement.begin(journey, name, route)
+    pfns = _pfns(journey, route, kept)
+    groups: list[tuple[Rule, Iterable[int]]] = [
+        (Rule.KEPT, pfns),
+        (Rule.MOVED, move.written),
+        (Rule.FREE, _free(journey, move, name)),
+    ]
+    expected = {pfn: move.expected.page(pfn) for pfn in pfns}
+    volatile = [*move.volatile, *_stacks(journey, kept)]
+    masks = {pfn: mask_of(pfn << PAGE_SHIFT, volatile) for pfn in pfns}
+    for pfn in machine.owners.pfns(Owner.PAGE_TABLE):
+        masks[pfn] = table_mask(4 if journey.scene.arch.levels == 2 else 8)
+    pages = Pages(machine, rules(groups), expected, masks)
+    programs = _programs(journey)
+    stage = Stage(
+        name,
+        machine,
+        journey.symbols,
+        pages,
+        stops=handlers_of(programs),
+        arrivals=arrivals,
+        code=code_of(programs),
+    )
+    return Window(journey, loaded, move, tuple(kept), called, stage)
+
+
+def _own(image: Image) -> set[int]:
+    """The page frames of a kernel at its link address."""
+    return set(range(image.org >> PAGE_SHIFT, -(-image.symbols.get("image_end", image.end) // PAGE_SIZE)))
+
+
+def _pfns(journey: Journey, route: Route, kept: Sequence[Pair]) -> set[int]:
+    """The pages that cases usually dirty."""
+    loaded, owners = journey.require_loaded(), journey.machine.owners
+    found = {page >> PAGE_SHIFT for pair in kept for page in pair} | _own(journey.kernel_b)
+    found |= {stub.org >> PAGE_SHIFT for stub in (loaded.stub, loaded.second, loaded.jump_entry) if stub is not None}
+    found |= {int(page) >> PAGE_SHIFT for page in (loaded.image.swap_page, route.head) if page}
+    found |= set(owners.pfns(Owner.PAGE_TABLE)) | set(owners.pfns(Owner.JUMP_PAGE))
+    stack = _stack_page(journey)
+    return found | ({stack} if stack is not None else set())
+
+
+def _stacks(journey: Journey, kept: Sequence[Pair]) -> list[tuple[int, int]]:
+    """Where the kernels' own stacks and counters lie, before the movement and after it."""
+    a, b = journey.kernel_a.symbols, journey.kernel_b.symbols
+    found = [(a["volatile_begin"], a["volatile_end"])] if "volatile_begin" in a else []
+    if "stack_top" in b:
+        found.append((b.get("ist_nmi", b["stack_top"]) - _HANDLER_STACK, b["stack_top"]))
+    for destination, source in kept:
+        for start, end in found[: 1 + ("volatile_begin" in a)]:
+            first, behind = max(start, int(destination)), min(end, int(destination) + PAGE_SIZE)
+            if first < behind:
+                shift = int(source) - int(destination)
+                found.append((first + shift, behind + shift))
+    return found
+
+
+def _stack_page(journey: Journey) -> int | None:
+    """Where A's stack lies, while A runs."""
+    cpu = journey.machine.cpu
+    walked = cpu.walk(cpu.rsp & (1 << 8 * journey.scene.arch.word) - 1)
+    return None if walked.physical is None else walked.physical >> PAGE_SHIFT
+
+
+def _free(journey: Journey, move: Movement, name: str) -> set[int]:
+    """What whoever runs may write: B its own pages and its first stack; on the way back also what is being moved."""
+    swap = move.route.swap_page
+    found = _own(journey.kernel_b) | set(journey.machine.owners.pfns(Owner.JUMP_PAGE))
+    found |= set() if swap is None else {swap >> PAGE_SHIFT}
+    return found | move.written if name == RETURN else found
