@@ -115,10 +115,11 @@ class Trip:
         given = {page & -PAGE_SIZE for at, data in self.stage.written for page in (at, at + len(data) - 1)}
         return [address for address in self.stage.pages.damaged(moving=moving) if address not in given]
 
-    def must_refuse(self, ended: Ended, row: str) -> Result:
-        """The input must not pass B's check."""
+    def must_refuse(self, ended: Ended, row: str, reason: str) -> Result:
+        """The input must not pass B's check, for ``reason``; what happens once it has does not make another finding."""
         if ended.arrived not in self.refusals:
-            return self.result(Verdict.ACCEPTED, ended, row, f"accepted, then {ended.why}")
+            detail = f"then {ended.why} at {self.stage.place(ended.at)} in {ended.mode}"
+            return Result(Verdict.ACCEPTED, row, f"not refused: {reason}", "", self.stage.name, "", detail, past=True)
         why = self._reason()
         if damage := self._damage():
             return self.result(Verdict.OWNER, ended, row, "store before a refusal", self._said(damage))

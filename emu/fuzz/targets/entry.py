@@ -84,8 +84,8 @@ class EntryWorld(TripWorld):
         door, address = case.word("door"), case.number("address")
         trip, planted = self.put(case)
         legal = address == self._legal[door] and not planted
-        if door == SAVED and not self._may_pass(trip, address):
-            return self._refused(trip, address)
+        if door == SAVED and (reason := self._refusal(trip, address)):
+            return trip.must_refuse(trip.stage.run(LIMIT), self._atlas.name(address), reason)
         ended = trip.stage.run(LIMIT)
         if legal:
             return trip.legal(ended, LEGAL)
@@ -114,16 +114,13 @@ class EntryWorld(TripWorld):
         else:
             trip.set_back(address)
 
-    def _may_pass(self, trip: Trip, address: int) -> bool:
-        """The contract: inside the entry code page, behind a cookie of the right kind."""
+    def _refusal(self, trip: Trip, address: int) -> str:
+        """The contract: inside the entry code page, behind a cookie of the right kind; else why not."""
         if address & -PAGE_SIZE != self._entry_page or not address & PAGE_MASK:
-            return False
+            return "entry"
         magic, kind = _COOKIE_OF["saved"]
         wanted = magic.to_bytes(4, "little") + int(kind).to_bytes(4, "little")
-        return trip.stage.machine.ram.read(address - COOKIE_SIZE, COOKIE_SIZE) == wanted
-
-    def _refused(self, trip: Trip, address: int) -> Result:
-        return trip.must_refuse(trip.stage.run(LIMIT), self._atlas.name(address))
+        return "" if trip.stage.machine.ram.read(address - COOKIE_SIZE, COOKIE_SIZE) == wanted else "cookie"
 
     def _at_own_risk(self, trip: Trip, ended: Ended, address: int) -> Result:
         """Code at an address that no contract covers ran: only its damage is looked at."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from emu.errors import FuzzError
 from emu.fuzz.case import Case
@@ -90,8 +89,7 @@ class JumpbufWorld(TripWorld):
         page = self.page_of(case)
         why = self.refusal(trip, page)
         if why:
-            result = trip.must_refuse(trip.stage.run(LIMIT), why)
-            return replace(result, why=why) if result.verdict.is_finding and not result.why else result
+            return trip.must_refuse(trip.stage.run(LIMIT), why, why)
         ended = trip.stage.run(LIMIT)
         if read_fields(page)["after_image_save"] == self._legal:
             return trip.legal(ended, LEGAL)
