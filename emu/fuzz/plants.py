@@ -21,6 +21,7 @@ from emu.fuzz.executors import Inline
 from emu.fuzz.fields import weight
 from emu.fuzz.minimize import minimize
 from emu.fuzz.runner import Campaign, Limits
+from emu.fuzz.verdict import Verdict
 from emu.journey.scene import find_journey, make_scene
 from emu.journey.scene_data import scene_json
 
@@ -141,7 +142,9 @@ class Hunt:
     @property
     def ok(self) -> bool:
         """Found in time, and made small."""
-        return self.found is not None and self.seconds <= SECONDS and self.small < SHARE * self.first
+        if self.found is None or self.found.result.verdict is Verdict.TOOL:
+            return False
+        return self.seconds <= SECONDS and self.small < SHARE * self.first
 
 
 def planted_file(plant: Plant, folder: Path) -> Path:

@@ -24,8 +24,10 @@ _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF
 
 def _is_call(code: bytes) -> bool:
     """CALL, near or far, direct or not, behind any prefixes."""
-    at = next((index for index, byte in enumerate(code) if byte not in _PREFIXES), 0)
-    return code[at] in (0xE8, 0x9A) or (code[at] == 0xFF and code[at + 1] >> 3 & 7 in (2, 3))
+    opcode = code.lstrip(bytes(_PREFIXES))
+    if opcode[:1] == b"\xff":
+        return len(opcode) > 1 and opcode[1] >> 3 & 7 in (2, 3)
+    return opcode[:1] in (b"\xe8", b"\x9a")
 
 
 @dataclass(slots=True)

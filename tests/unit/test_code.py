@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from emu.machine import code as code_map
 from emu.machine import events as ev
 from emu.x86.sensitive import Kind
@@ -99,3 +101,19 @@ def test_a_store_that_ends_no_block_is_known_as_one() -> None:
     bench = Bench("4-level", "a: movb $1, 0x5000\nb: pushq %rax\nc: call a\nd: rep stosb\ne: movb 0x5000, %al\n")
     stores = bench.machine.code.stores
     assert [stores(bench.symbols[name]) for name in "abcde"] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("code", "call"),
+    [
+        ("e800000000", True),
+        ("ffd0", True),
+        ("66ff18", True),
+        ("ffe0", False),
+        ("ff", False),
+        ("66", False),
+        ("", False),
+    ],
+)
+def test_a_call_is_told_from_whatever_bytes_are_there(code: str, call: bool) -> None:
+    assert code_map._is_call(bytes.fromhex(code)) is call
