@@ -73,12 +73,13 @@ relocate_new_kernel:
     movl    %cr3, %edi
     movl    %esp, %ebp
     movl    ARG_PAGE_LIST(%esp), %eax
-    movl    4 * PAGE_LIST_PA_SWAP_PAGE(%eax), %esi
 
     # To the kexec page directory, on a stack at the top of this page at its physical address, and to the same
     # code there.  The call tells how far into the page we are; its return address stays on the stack.
-    movl    4 * PAGE_LIST_PA_CONTROL_PAGE(%eax), %esp
-    addl    $PAGE_SIZE, %esp
+    # The stack pointer changes at once: between two instructions an NMI would push below the page.
+    movl    4 * PAGE_LIST_PA_CONTROL_PAGE(%eax), %esi
+    leal    PAGE_SIZE(%esi), %esp
+    movl    4 * PAGE_LIST_PA_SWAP_PAGE(%eax), %esi
     movl    4 * PAGE_LIST_PA_PGD(%eax), %eax
     movl    %eax, %cr3
     call    here

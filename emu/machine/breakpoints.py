@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 class Breakpoints:
-    """Linear addresses and ranges before which a run stops; ``look(linear)`` is called before every instruction."""
+    """Linear addresses and ranges before which a run stops; ``looks`` are called before every instruction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.addresses: set[int] = set()
         self._ranges: list[tuple[int, int, int]] = []
-        self.look: Callable[[int], None] | None = None
+        self.looks: dict[int, Callable[[int], None]] = {}
+        self._looking = 0
+        self._next_look = 1
 
     @property
     def any(self) -> bool:
@@ -61,10 +63,14 @@ class Breakpoints:
 
     def watch_instructions(self, look: Callable[[int], None]) -> int:
         """Call ``look(linear)`` before every instruction, at a cost per instruction; the answer ends it."""
-        self.look = look
-        return self._engine.intercept_range(0, (1 << 64) - 1)
+        if not self.looks:
+            self._looking = self._engine.intercept_range(0, (1 << 64) - 1)
+        number, self._next_look = self._next_look, self._next_look + 1
+        self.looks[number] = look
+        return number
 
-    def unwatch_instructions(self, handle: int) -> None:
+    def unwatch_instructions(self, number: int) -> None:
         """End :meth:`watch_instructions`."""
-        self.look = None
-        self._engine.unwatch(handle)
+        del self.looks[number]
+        if not self.looks:
+            self._engine.unwatch(self._looking)

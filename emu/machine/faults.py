@@ -22,7 +22,7 @@ from emu.x86.paging import Access, is_canonical
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
-_SOFTWARE = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}
+_SOFTWARE: dict[int, EventKind] = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}
 _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
 
 
@@ -123,7 +123,7 @@ class Faults:
 
     def _software_interrupt(self, stop: EngineStop) -> None:
         machine, cpu = self._machine, self._machine.cpu
-        kind = _SOFTWARE.get(Vector(stop.vector)) if stop.vector < 32 else None
+        kind = _SOFTWARE.get(stop.vector)
         two_bytes = cpu.peek(cpu.pc - 2, 2) == bytes((0xCD, stop.vector))
         cpu.rip = stop.next_rip - (2 if two_bytes else 1)
         machine.emit(ev.Fault(*machine.here(), stop.vector, None, cpu.cr2, cpu.mode()))

@@ -156,9 +156,10 @@ class Loop:
             return True
         tick = self._run_start + done + self._uncharged
         self._stop_insn = None
-        if self._breaks.look is not None:
+        if self._breaks.looks:
             self.sync_time()
-            self._breaks.look(address)
+            for look in tuple(self._breaks.looks.values()):
+                look(address)
         if self._breaks.any and (address, tick) != self._resumed_at and self._breaks.at(address):
             self.outcome = ev.Breakpoint(address)
             return True

@@ -27,6 +27,7 @@ _GROUPS = {
     "idtr": ("idtr.base", "idtr.limit"),
 } | {name: (name, f"{name}.base", f"{name}.limit", f"{name}.flags") for name in _SEGMENTS}
 _ARITHMETIC = int(Eflags.CF | Eflags.PF | Eflags.AF | Eflags.ZF | Eflags.SF | Eflags.OF)
+EVERY_REGISTER = "registers"
 _LIMIT = 0xF0000
 """Bits of a descriptor's flags that belong to its limit."""
 EVENTS = ("hazard", "hole", "rom")
@@ -59,8 +60,12 @@ class Allowed:
         return position >= 0 and address < self.ranges[position][1]
 
 
-def allowed(words: Iterable[str], program: Image, registers: Sequence[str]) -> Allowed:
-    """What the ``words`` of a header and a claim stand for.
+Ranges = Mapping[str, Sequence[tuple[int, int]]]
+"""Byte ranges (physical start, end) by a word of the world's: what a stub may write of its own page."""
+
+
+def allowed(words: Iterable[str], program: Image, registers: Sequence[str], known: Ranges | None = None) -> Allowed:
+    """What the ``words`` of a header and a claim stand for, besides those of ``known``.
 
     Raises:
         ImageError: a word that names no register, page or object.
@@ -71,6 +76,10 @@ def allowed(words: Iterable[str], program: Image, registers: Sequence[str]) -> A
     for word in words:
         if word in EVENTS:
             events.add(word)
+        elif word == EVERY_REGISTER:
+            names.update(registers)
+        elif known is not None and word in known:
+            ranges += known[word]
         elif group := _registers(word, registers):
             names.update(group)
         else:

@@ -102,7 +102,7 @@ class InMode(pytest.Collector):
         from emu.suite.runner import Runner  # noqa: PLC0415
 
         if self._runner is None:
-            self._runner = Runner(self.file, self.mode, self.paths)
+            self._runner = Runner(self.file, self.mode, self.paths, report=self.config.get_verbosity() > 0)
         return self._runner
 
     def teardown(self) -> None:
@@ -134,7 +134,9 @@ class ClaimItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         """Of a claim that does not hold, no traceback."""
         del style
-        if isinstance(excinfo.value, ClaimFailed):
+        from emu.errors import KjumpError  # noqa: PLC0415
+
+        if isinstance(excinfo.value, ClaimFailed | KjumpError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo))
 

@@ -43,7 +43,8 @@ class Runner:
     mode: Mode
     stubs: StubPaths
     world: World = field(init=False)
-    listeners: list[Callable[[World], None]] = field(default_factory=list)
+    report: bool = True
+    """Let the guest say its result on the console even where the claim held."""
 
     def __post_init__(self) -> None:
         self.world = make_world(self.file, self.mode, self.stubs)
@@ -78,7 +79,7 @@ class Runner:
             claim=claim,
             registers=registers,
             pages=self.memory(),
-            may=allowed(claim.changes, self.program, tuple(registers)),
+            may=allowed(claim.changes, self.program, tuple(registers), world.ranges()),
             events=len(machine.events),
             instructions=machine.count.instructions,
         )
@@ -129,19 +130,23 @@ class Runner:
 
     # ---- what is said --------------------------------------------------------------------------------------------
 
-    def place(self, linear: int) -> str:
-        """The symbol and line behind ``linear``: of the program, or of a stub at its physical or A's address."""
+    def stub_at(self, linear: int) -> tuple[Image, int] | None:
+        """The stub at ``linear``, at its physical or at A's address, and the physical address there."""
         control = self.world.stubs.get("relocate_new_kernel")
         if control is not None and self.mode.arch is not None:
             va = int(self.mode.arch.direct(control.org))
             if va <= linear < va + len(control.code):
                 linear += control.org - va
-        for image in (self.program, *self.world.stubs.values()):
-            if image.org <= linear < image.end:
-                line = image.line_at(linear)
-                where = f" ({_shown(line.file)}:{line.line})" if line is not None else ""
-                return image.symbol_at(linear) + where
-        return f"{linear:#x}"
+        return next(((stub, linear) for stub in self.world.stubs.values() if stub.org <= linear < stub.end), None)
+
+    def place(self, linear: int) -> str:
+        """The symbol and line behind ``linear``: of the program, or of a stub."""
+        image, linear = self.stub_at(linear) or (self.program, linear)
+        if not image.org <= linear < image.end:
+            return f"{linear:#x}"
+        line = image.line_at(linear)
+        where = f" ({_shown(line.file)}:{line.line})" if line is not None else ""
+        return image.symbol_at(linear) + where
 
     def _ending(self, claim: Claim, outcome: ev.Outcome) -> list[str]:
         kind, _, symbol = claim.ends.partition(" at ")
@@ -200,7 +205,8 @@ class Runner:
 
     def _console(self, outcome: ev.Outcome) -> str:
         machine = self.world.machine
-        if isinstance(outcome, ev.Breakpoint) and outcome.address != self.program.symbols["ended"]:
+        symbols = self.program.symbols
+        if outcome == ev.Breakpoint(symbols["failed"]) or (self.report and outcome == ev.Breakpoint(symbols["held"])):
             machine.run(TICK_LIMIT)
         return machine.board.serial.output.decode("latin-1").replace("\r\n", "\n")
 

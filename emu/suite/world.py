@@ -13,6 +13,7 @@ from pathlib import Path
 from emu.assembler import Image
 from emu.errors import ImageError
 from emu.journey import programs
+from emu.journey.loader import volatile_of_stub
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import E820Type, MemoryMap, Range
 from emu.kexec.layout import RelocateFlag
@@ -50,6 +51,14 @@ class World:
     def page(self, name: str) -> int:
         """The physical address that ``NAME_PAGE`` or another constant of the program has."""
         return self.program.constants[name]
+
+    def ranges(self) -> dict[str, list[tuple[int, int]]]:
+        """What the stubs may write of their own pages: saved context and stack."""
+        arch = self.mode.arch
+        words = {"context": "relocate_new_kernel", "second_context": "second"}
+        if arch is None or not self.stubs:
+            return {}
+        return {word: volatile_of_stub(self.stubs[name], arch) for word, name in words.items()}
 
     def close(self) -> None:
         """Give the machine's memory back."""

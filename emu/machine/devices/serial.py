@@ -1,7 +1,7 @@
 """The first serial port, COM1: a 16550A at 0x3f8 that interrupts on IRQ 4.
 
 A byte is transmitted at once whatever the divisor says, so the transmitter is always empty and a guest that
-polls LSR never waits.  Input waits on the other side of the wire, as with hardware flow control, until the
+polls LSR never waits (unless it is made ``slow``, to see that the guest does wait).  Input waits on the other side of the wire, as with hardware flow control, until the
 receiver has room: it is never lost.  Source: National PC16550D data sheet.
 """
 
@@ -66,6 +66,7 @@ class SerialState:
     overrun: bool = False
     thre: bool = False
     line: bool = False
+    sending: bool = False
 
     @property
     def depth(self) -> int:
@@ -112,6 +113,8 @@ class Serial(StateDevice[SerialState]):
         super().__init__(SerialState())
         self._irq = irq
         self.console = Console(self.name, signal)
+        self.slow = False
+        """Whether the transmitter is found busy every other time that it is asked."""
 
     @property
     def output(self) -> bytes:
@@ -156,6 +159,10 @@ class Serial(StateDevice[SerialState]):
                 if state.overrun:
                     self._put(replace(state, overrun=False))
                 ready = LSR_DATA_READY if state.received else 0
+                if self.slow:
+                    self._put(replace(self.state, sending=not state.sending))
+                    if not state.sending:
+                        return ready
                 return LSR_TRANSMITTER_EMPTY | ready | (LSR_OVERRUN if state.overrun else 0)
             case 6:
                 if state.msr & 0x0F:
