@@ -32,6 +32,9 @@ def add_test_command(subparsers: Subparsers) -> None:
     test.add_argument(
         "--stub", metavar="FILE", action="append", default=[], help="run this .S or .o in place of a built-in stub"
     )
+    test.add_argument(
+        "--coverage", action="store_true", help="instructions and branches of each stub; status 1 unless all were seen"
+    )
     test.add_argument("-x", dest="first", action="store_true", help="stop at the first claim that does not hold")
     test.add_argument("-v", "--verbose", action="store_true", help="a line for each claim")
     test.set_defaults(action=_test)
@@ -57,6 +60,7 @@ def _test(args: argparse.Namespace) -> int:
         arguments += [f"--junitxml={args.junit}"]
     arguments += ["-v"] if args.verbose else ["-q"]
     arguments += ["-x"] if args.first else []
+    arguments += ["--stub-coverage"] if args.coverage else []
     import pytest  # noqa: PLC0415 - other commands do without
 
     sys.stdout.flush()

@@ -6,12 +6,10 @@ Kept by source line, so that what two architectures or two copies of a stub have
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from emu.assembler import Image, decode_one
-from emu.suite.world import World
+from emu.assembler import Image, Instruction, decode_one
 
 Key = tuple[int, str, int]
 """Of an instruction: line, the place of the outermost macro call, how many bytes into that line's code."""
@@ -56,27 +54,62 @@ class StubCoverage:
         )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Map:
-    """The instructions of one assembled stub: key, size and whether it is a branch, by address."""
+    """The instructions of one assembled stub by address: key, size, whether it is a conditional branch."""
 
+    image: Image
     coverage: StubCoverage
-    at: dict[int, tuple[Key, int, bool]]
+    at: Mapping[int, tuple[Key, int, bool]]
 
 
 class Coverage:
-    """Watches the stubs of any number of worlds."""
+    """What was seen of the stubs, in any number of worlds."""
 
     def __init__(self) -> None:
         self.stubs: dict[str, StubCoverage] = {}
-        self._maps: dict[Image, _Map] = {}
-        self._last: tuple[_Map, int] | None = None
+        self._maps: dict[int, _Map] = {}
+        self._branch: tuple[StubCoverage, Key, int] | None = None
 
-    def watch(self, world: World, stub_at: object) -> int:
-        """Look at every instruction of ``world`` from now on; the answer ends it."""
-        raise NotImplementedError
+    def include(self, image: Image) -> None:
+        """Count the instructions of ``image`` among what there is to cover."""
+        if id(image) in self._maps:
+            return
+        coverage = self.stubs.setdefault(image.name, StubCoverage(image.name))
+        at = {}
+        for key, address, decoded in _instructions(image):
+            coverage.instructions.setdefault(key, decoded.text)
+            branch = _CONDITIONAL.fullmatch(decoded.mnemonic) is not None
+            if branch:
+                coverage.branches.add(key)
+            at[address] = key, decoded.size, branch
+        self._maps[id(image)] = _Map(image, coverage, at)
 
-    def _map(self, image: Image) -> _Map:
-        """Its instructions, counted among what there is to cover."""
-        known = self._maps.get(id(image))  # type: ignore[call-overload]
-        return known
+    def see(self, image: Image | None, address: int) -> None:
+        """The instruction at ``address`` of ``image`` (None: of no stub) is about to be executed."""
+        if self._branch is not None:
+            coverage, key, behind = self._branch
+            (coverage.passed if address == behind else coverage.taken).add(key)
+            self._branch = None
+        known = self._maps.get(id(image)) if image is not None else None
+        entry = known.at.get(address) if known is not None else None
+        if known is None or entry is None:
+            return
+        key, size, branch = entry
+        known.coverage.executed.add(key)
+        if branch:
+            self._branch = known.coverage, key, address + size
+
+
+def _instructions(image: Image) -> Iterator[tuple[Key, int, Instruction]]:
+    """Every instruction of ``image`` that a source line names: key, address, decoded."""
+    for line in image.lines:
+        if _LABELS.sub("", image.source_text(line)).startswith("."):
+            continue  # data and padding
+        done = 0
+        while done < line.size:
+            at = line.address + done
+            code = image.code[at - image.org : line.address + line.size - image.org]
+            decoded = decode_one(code, at, image.bits_at(at))
+            yield (line.line, line.called_first, done), at, decoded
+            done += decoded.size

@@ -61,6 +61,7 @@ def _boundaries(runner: Runner) -> Iterator[int]:
     machine, ends = runner.world.machine, {runner.program.symbols[name] for name in ("held", "failed")}
     seen: set[tuple[int, ...]] = set()
     inside = False
+    runner.unwatch()
     for _ in range(_MOST_BOUNDARIES):
         here, cpu = machine.cpu.pc, machine.cpu
         inside = inside or runner.stub_at(here) is not None

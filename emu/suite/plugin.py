@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from emu.suite.claim_file import Claim, ClaimFile
+    from emu.suite.coverage import Coverage
     from emu.suite.modes import Mode
     from emu.suite.runner import Runner
     from emu.suite.verdict import Verdict
@@ -26,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What ``kjump test`` passes on."""
     group = parser.getgroup("claims", "claim files (assembly)")
     group.addoption("--stub", action="append", default=[], metavar="FILE", help="run this stub in place of ours")
+    group.addoption("--stub-coverage", action="store_true", help="what is executed of each stub; all of it must be")
     group.addoption(
         "--claim",
         action="append",
@@ -46,6 +48,36 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         topic: pytest.Collector = Topic.from_parent(parent, path=file_path, nodeid=name)
         return topic
     return None
+
+
+_COVERAGE = pytest.StashKey["Coverage"]()
+
+
+def coverage_of(config: pytest.Config) -> Coverage | None:
+    """Where this run notes what it executes of the stubs; None without ``--stub-coverage``."""
+    from emu.suite.coverage import Coverage  # noqa: PLC0415
+
+    if not config.getoption("--stub-coverage"):
+        return None
+    return config.stash.setdefault(_COVERAGE, Coverage())
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A stub that is not covered whole is a failure."""
+    coverage = session.config.stash.get(_COVERAGE, None)
+    if coverage is not None and exitstatus == 0 and not all(stub.complete for stub in coverage.stubs.values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What was executed of each stub, and what not."""
+    coverage = config.stash.get(_COVERAGE, None)
+    if coverage is None:
+        return
+    for stub in sorted(coverage.stubs.values(), key=lambda stub: stub.path):
+        terminalreporter.write_line(stub.summary())
+        for line in stub.missing():
+            terminalreporter.write_line(f"  {line}")
 
 
 class ClaimFailed(Exception):  # noqa: N818 - a result, not a mistake of somebody's
@@ -102,7 +134,7 @@ class InMode(pytest.Collector):
         from emu.suite.runner import Runner  # noqa: PLC0415
 
         if self._runner is None:
-            self._runner = Runner(self.file, self.mode, self.paths, report=self.config.get_verbosity() > 0)
+            self._runner = Runner(self.file, self.mode, self.paths, report=self.config.get_verbosity() > 0, coverage=coverage_of(self.config))
         return self._runner
 
     def teardown(self) -> None:

@@ -11,6 +11,7 @@ from emu.assembler import Image
 from emu.machine import events as ev
 from emu.suite.changes import Allowed, allowed, unexpected_bytes
 from emu.suite.claim_file import Claim, ClaimFile
+from emu.suite.coverage import Coverage
 from emu.suite.modes import Mode
 from emu.suite.verdict import Verdict
 from emu.suite.world import StubPaths, World, make_world
@@ -45,6 +46,8 @@ class Runner:
     world: World = field(init=False)
     report: bool = True
     """Let the guest say its result on the console even where the claim held."""
+    coverage: Coverage | None = None
+    _looking: int | None = None
 
     def __post_init__(self) -> None:
         self.world = make_world(self.file, self.mode, self.stubs)
@@ -52,6 +55,9 @@ class Runner:
         self.world.machine.break_at(symbols["held"])
         self.world.machine.break_at(symbols["failed"])
         self.world.machine.break_at(symbols["ended"])
+        if self.coverage is not None:
+            for stub in self.world.stubs.values():
+                self.coverage.include(stub)
 
     @property
     def program(self) -> Image:
@@ -75,6 +81,7 @@ class Runner:
         if outcome != ev.Breakpoint(claim.address):
             raise AssertionError(f"{claim.name} does not begin: {outcome}")
         registers = machine.cpu.registers()
+        self._watch()
         return Begun(
             claim=claim,
             registers=registers,
@@ -92,6 +99,7 @@ class Runner:
     def judge(self, begun: Begun, outcome: ev.Outcome) -> Verdict:
         """The verdict on a claim whose run ended with ``outcome``."""
         machine, symbols = self.world.machine, self.program.symbols
+        self.unwatch()
         problems: list[str] = []
         place = ""
         if begun.claim.ends:
@@ -127,6 +135,25 @@ class Runner:
     def go(self, ticks: int = TICK_LIMIT) -> ev.Outcome:
         """Go on to whatever ends the claim."""
         return self.world.machine.run(ticks)
+
+    def _watch(self) -> None:
+        """Note what is executed of the stubs, until :meth:`unwatch`."""
+        coverage = self.coverage
+        if coverage is None or not self.world.stubs:
+            return
+
+        def look(linear: int) -> None:
+            stub, address = self.stub_at(linear) or (None, linear)
+            coverage.see(stub, address)
+
+        self.unwatch()
+        self._looking = self.world.machine.watch_instructions(look)
+
+    def unwatch(self) -> None:
+        """Look at instructions no more."""
+        if self._looking is not None:
+            self.world.machine.unwatch_instructions(self._looking)
+            self._looking = None
 
     # ---- what is said --------------------------------------------------------------------------------------------
 

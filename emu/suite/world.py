@@ -13,7 +13,7 @@ from pathlib import Path
 from emu.assembler import Image
 from emu.errors import ImageError
 from emu.journey import programs
-from emu.journey.loader import volatile_of_stub
+from emu.journey.stubs import volatile_of_stub
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import E820Type, MemoryMap, Range
 from emu.kexec.layout import RelocateFlag
