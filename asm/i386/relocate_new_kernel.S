@@ -163,8 +163,8 @@ how_is_known:
 
 call_peer:
     popl    %edx                                # start
-    movl    CONTROL_CP_PA_SWAP_PAGE + 4 - PAGE_SIZE(%esp), %esp
-    addl    $PAGE_SIZE, %esp
+    movl    CONTROL_CP_PA_SWAP_PAGE + 4 - PAGE_SIZE(%esp), %eax
+    leal    PAGE_SIZE(%eax), %esp               # at once: an NMI must find a stack
     pushl   %edx                                # the slot "entry next time", in case the peer only rets
     call    *%edx
 

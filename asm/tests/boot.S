@@ -114,7 +114,173 @@ returning_kernel:
     movl    (%ecx), %esp
     ret
 
+# ---- What purgatory does once --------------------------------------------------------------------------------------
+
+.set SUMMED_PAGE, 0x170000
+.set SUMMED2_PAGE, 0x172000
+
+# As relocate_new_kernel does, but with a word of our own on the stack.
+.macro enters_with word:req
+    movl    $\word, %eax
+    word_op push, ax
+    movl    purgatory.purgatory_start, %eax
+.if BITS == 64
+    jmp     *%rax
+.else
+    jmp     *%eax
+.endif
+.endm
+
+.macro put cell:req, value:req, offset=0
+    movl    purgatory.\cell, %ecx
+    movl    \value, \offset(%ecx)
+.endm
+
+# The sum of two ranges, as the loader makes it.
+.macro sums
+    xorl    %eax, %eax
+    movl    $SUMMED_PAGE, %esi
+    call    add_range
+    movl    $SUMMED2_PAGE, %esi
+    call    add_range
+    put     sum_regions, $SUMMED_PAGE
+    put     sum_regions, $0x40, WORD
+    put     sum_regions, $SUMMED2_PAGE, 2*WORD
+    put     sum_regions, $0x40, 3*WORD
+    put     sum_expected, %eax
+.endm
+
+add_range:
+    movl    $0x10, %ecx
+add_dword:
+    roll    $1, %eax
+    addl    (%esi), %eax
+    addl    $4, %esi
+    decl    %ecx
+    jnz     add_dword
+    ret
+
+claim a_kernel_whose_segments_are_as_loaded_is_entered
+    boots   good_kernel
+    sums
+    call_relocate $IND_DONE, purgatory.purgatory_start, $0
+    never
+good_kernel:
+    entered_by_the_protocol
+    movl    purgatory.sum_done, %ecx
+    equall  $1, (%ecx)
+holds
+
+.if BITS == 64
+claim a_kernel_of_which_one_bit_changed_is_not_entered, "summed", "halt at forever", "posts POST_SUM_MISMATCH"
+.else
+claim a_kernel_of_which_one_bit_changed_is_not_entered, "summed", "halt at for_ever", "posts POST_SUM_MISMATCH"
+.endif
+    boots   never_entered
+    sums
+    xorb    $0x10, SUMMED_PAGE+0x3f
+    call_relocate $IND_DONE, purgatory.purgatory_start, $0
+    never
+never_entered:
+    never
+
+claim what_is_no_longer_as_loaded_is_entered_again_when_it_was_verified_once, "summed"
+    boots   entered_again
+    sums
+    put     sum_done, $1
+    xorb    $0x10, SUMMED_PAGE+0x3f
+    call_relocate $IND_DONE, purgatory.purgatory_start, $0
+    never
+entered_again:
+    entered_by_the_protocol
+holds
+
+claim as_many_ranges_as_there_is_room_for_are_summed
+    boots   many_summed
+    xorl    %eax, %eax
+.rept PURGATORY_REGIONS
+    movl    $SUMMED_PAGE, %esi
+    call    add_range
+.endr
+    put     sum_expected, %eax
+    movl    purgatory.sum_regions, %ecx
+    movl    $PURGATORY_REGIONS, %edx
+fill_region:
+    movl    $SUMMED_PAGE, (%ecx)
+    movl    $0x40, WORD(%ecx)
+    addl    $(2*WORD), %ecx
+    decl    %edx
+    jnz     fill_region
+    call_relocate $IND_DONE, purgatory.purgatory_start, $0
+    never
+many_summed:
+    entered_by_the_protocol
+holds
+
+# An NMI wakes the processor from the halt; whoever handles it returns.
+.if BITS == 64
+claim a_mismatch_stays_halted_whatever_wakes_it, "", "halt at forever", "woken"
+.else
+claim a_mismatch_stays_halted_whatever_wakes_it, "", "halt at for_ever", "woken"
+.endif
+    call    catch_faults
+    movl    $nmi_handler, %eax
+    movl    $idt, %edi
+    movw    %ax, 2 * BITS / 4(%edi)
+    boots   never_entered
+    put     sum_expected, $1
+    call_relocate $IND_DONE, $enters_with_own_idt, $0
+    never
+enters_with_own_idt:
+    lidt    idtr
+    enters_with 0
+nmi_handler:
+.if BITS == 64
+    iretq
+.else
+    iretl
+.endif
+
+.macro appends name:req, word:req, expected:req
+claim \name, "line+80"
+    boots   reads_\name
+    put     cmdline_end, $line+4
+    call_relocate $IND_DONE, $enters_\name, $0
+    never
+enters_\name:
+    enters_with \word
+reads_\name:
+    entered_by_the_protocol
+    movl    $line, %esi
+    movl    $text_\name, %edi
+    movl    $(end_\name-text_\name), %ecx
+    repe cmpsb
+    assert  e
+holds
+text_\name:
+    .ascii  "quit"
+    .asciz  "\expected"
+end_\name:
+.endm
+
+appends the_way_back_is_appended_to_the_command_line, 0x0fedcba9, " kexec_jump_back_entry=0xfedcba9"
+appends a_way_back_of_one_digit_is_appended_with_one, 0x7, " kexec_jump_back_entry=0x7"
+appends without_a_way_back_the_command_line_stays, 0, ""
+
+claim without_a_place_for_it_the_way_back_is_not_appended
+    boots   line_unchanged
+    call_relocate $IND_DONE, $enters_with_no_place, $0
+    never
+enters_with_no_place:
+    enters_with 0x1234
+line_unchanged:
+    equall  $0x74697571, line
+    equall  $0, line+4
+holds
+
     .balign 8, 0
+line:                           .ascii "quit"
+                                .fill 76, 1, 0
 no_entry:                       .quad 0
 table_register:                 .quad 0, 0
 relocate.back_from_peer:        .quad 0
@@ -124,3 +290,7 @@ purgatory.boot_params:          .quad 0
 purgatory.jump_back_entry:      .quad 0
 purgatory.callee_stack:         .quad 0
 purgatory.gdt:                  .quad 0
+purgatory.cmdline_end:          .quad 0
+purgatory.sum_regions:          .quad 0
+purgatory.sum_expected:         .quad 0
+purgatory.sum_done:             .quad 0

@@ -60,6 +60,21 @@ exchanged_for_peer:                             # its stack is on the swap page
     page_holds SOURCE_PAGE, TARGET_PAGE
 holds
 
+# A list with two parts, as for a peer whose state is not kept: first what is there is backed up, then it is copied over.
+claim pages_are_copied_when_asked_although_somebody_comes_back, "target3 *relocate.pa_inverse_map"
+    call_relocate $(backup_and_load+IND_INDIRECTION), $peer_on_copies, $(RELOCATE_PRESERVE_CONTEXT|RELOCATE_COPY)
+    page_holds TARGET_PAGE, TARGET_PAGE
+    page_holds TARGET3_PAGE, TARGET_PAGE
+    page_holds SOURCE_PAGE, SOURCE_PAGE
+holds
+peer_on_copies:
+    page_holds TARGET3_PAGE, TARGET_PAGE
+    page_holds TARGET_PAGE, SOURCE_PAGE
+    page_holds SOURCE_PAGE, SOURCE_PAGE
+    movl    relocate.pa_inverse_map, %ecx
+    movl    $(inverse+IND_INDIRECTION), (%ecx)  # what the loader fills
+    ret
+
 claim what_was_exchanged_is_back_when_the_peer_returns
     call_relocate $(every_kind+IND_INDIRECTION), $peer_looks, $RELOCATE_PRESERVE_CONTEXT
     page_holds TARGET_PAGE, TARGET_PAGE
@@ -173,6 +188,26 @@ claim behind_the_end_nothing_is_read, "source target"
     never
 
 # ---- Lists ---------------------------------------------------------------------------------------------------------
+
+    .balign 8, 0
+.if BITS == 64
+relocate.pa_inverse_map:        .quad 0
+.else
+.set relocate.pa_inverse_map, relocate.cp_pa_inverse_map
+relocate.cp_pa_inverse_map:     .quad 0
+.endif
+
+list backup_and_load
+    to      TARGET3_PAGE
+    from    TARGET_PAGE
+    to      TARGET_PAGE
+    from    SOURCE_PAGE
+    done
+
+list inverse
+    to      TARGET_PAGE
+    from    TARGET3_PAGE
+    done
 
 list one_page
     to      TARGET_PAGE

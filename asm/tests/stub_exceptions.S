@@ -106,6 +106,25 @@ pushed an_invalid_tss_is_reported_with_its_error_code, 10, a
 pushed a_segment_that_is_not_there_is_reported_with_its_error_code, 11, b
 pushed a_stack_fault_is_reported_with_its_error_code, 12, c
 
+# With an IDT of the peer's that has the stub's handler for one vector, and one that returns for the NMI.
+claim the_last_exception_stays_halted_whatever_wakes_it, "cr2", "halt at halt", "woken"
+    call    catch_faults
+    movl    $idt, %edi
+    movl    $nmi_handler, %eax
+    movw    %ax, 2 * 16(%edi)
+    movl    relocate.exception_vectors, %eax
+    addl    $(6 * 8), %eax
+    movw    %ax, 6 * 16(%edi)
+    shrl    $16, %eax
+    movw    %ax, 6 * 16 + 6(%edi)
+    call_relocate $IND_DONE, $undefined_with_own_idt, $RELOCATE_PRESERVE_CONTEXT
+    never
+undefined_with_own_idt:
+    lidt    idtr
+    ud2
+nmi_handler:
+    iretq
+
     .balign 8, 0
 zero:   .quad 0
 relocate.exception_vectors: .quad 0

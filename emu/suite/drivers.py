@@ -2,14 +2,16 @@
 
 A claim's ``driven`` is one of these, with its argument:
 
-* ``nmi N``: at every instruction of the claim, once each, an NMI arrives.  Where stack and IDT in force can take it, the
-  claim must hold all the same, or end in the stub's own handler; where they cannot it is fatal, at N boundaries at most.
+* ``nmi N``: at every instruction of the claim, once each, an NMI arrives.  Where stack and IDT in force can take it,
+  the claim must hold all the same, or end in the stub's own handler; where not it is fatal, at N instructions at most.
 * ``irq``: at every instruction IRQ 0 is raised.  Interrupts are off: the claim must hold, and the IRQ still wait.
 * ``says TEXT``: the console has TEXT; ``{SYMBOL}`` is an address in 16 digits, ``{SYMBOL+1}`` the one behind it.
   ``says slowly TEXT``: with a transmitter that is busy every other time that it is asked.
+* ``posts CODE``: this number, or constant, is written to the POST port.
+* ``woken``: an NMI wakes the processor from its halt, and it halts there again.
 * ``untouched WORDS``: none of these objects and pages is even read.
-* ``executes TEXT``, ``never executes TEXT``: an instruction of a stub, and how often it is executed: once, or never; before
-  anything of the objects ``before WORDS`` is stored to.
+* ``executes MNEMONIC before WORDS``, ``never executes MNEMONIC``: this instruction is executed once, before any of
+  these objects and pages changes, or never.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def _and(verdict: Verdict, *problems: str, notes: tuple[str, ...] = ()) -> Verdi
     return replace(verdict, problems=(*verdict.problems, *problems), notes=(*verdict.notes, *notes))
 
 
-# ---- at every boundary -----------------------------------------------------------------------------------------------
+# ---- at every boundary -----------------------------------------------------------------------------------
 
 
 def _boundaries(runner: Runner) -> Iterator[int]:
@@ -128,7 +130,7 @@ def _wrong_fate(runner: Runner, begun: Begun, fate: Fate, outcome: ev.Outcome) -
     return f"it should be {fate.value}, but there is {describe(outcome, runner.place)}"
 
 
-# ---- watched from outside ----------------------------------------------------------------------------------------------
+# ---- watched from outside --------------------------------------------------------------------------------
 
 
 def _says(runner: Runner, claim: Claim, text: str) -> Verdict:
@@ -153,6 +155,27 @@ def _said(runner: Runner, claim: Claim, text: str, *, slow: bool) -> Verdict:
     if wanted in verdict.console:
         return verdict
     return _and(verdict, f"the console does not say {wanted!r}, but {verdict.console!r}")
+
+
+def _posts(runner: Runner, claim: Claim, code: str) -> Verdict:
+    constants = runner.program.constants
+    wanted = constants[code] if code in constants else int(code, 0)
+    verdict = _undisturbed(runner, claim)
+    if wanted in verdict.posted:
+        return verdict
+    return _and(verdict, f"{wanted:#x} is not posted, but {', '.join(map(hex, verdict.posted)) or 'nothing'}")
+
+
+def _woken(runner: Runner, claim: Claim, _argument: str) -> Verdict:
+    machine = runner.world.machine
+    begun = runner.begin(claim)
+    first = runner.go()
+    machine.inject_nmi()
+    second = runner.go()
+    verdict = runner.judge(begun, second)
+    if isinstance(first, ev.Halted) and first == second:
+        return verdict
+    return _and(verdict, f"{describe(first, runner.place)}; woken, {describe(second, runner.place)}")
 
 
 def _untouched(runner: Runner, claim: Claim, words: str) -> Verdict:
@@ -208,7 +231,9 @@ DRIVERS: dict[str, Driver] = {
     "irq": _irq,
     "says": _says,
     "says slowly": _says_slowly,
+    "woken": _woken,
     "untouched": _untouched,
+    "posts": _posts,
     "executes": _executes,
     "never executes": _never_executes,
 }

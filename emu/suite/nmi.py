@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from emu.assembler import Image
+from emu.machine.cpu import WRITE
 from emu.machine.machine import Machine
 from emu.x86.bits import Cr0
 from emu.x86.exceptions import Vector
-from emu.machine.cpu import WRITE
 
 _FRAME = 64
 """Bytes of stack that a handler is given, more than any frame has."""

@@ -134,7 +134,13 @@ class InMode(pytest.Collector):
         from emu.suite.runner import Runner  # noqa: PLC0415
 
         if self._runner is None:
-            self._runner = Runner(self.file, self.mode, self.paths, report=self.config.get_verbosity() > 0, coverage=coverage_of(self.config))
+            self._runner = Runner(
+                self.file,
+                self.mode,
+                self.paths,
+                report=self.config.get_verbosity() > 0,
+                coverage=coverage_of(self.config),
+            )
         return self._runner
 
     def teardown(self) -> None:

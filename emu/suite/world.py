@@ -53,12 +53,17 @@ class World:
         return self.program.constants[name]
 
     def ranges(self) -> dict[str, list[tuple[int, int]]]:
-        """What the stubs may write of their own pages: saved context and stack."""
+        """What the stubs may write of their own pages, saved context and stack; and the words that cells point to."""
         arch = self.mode.arch
         words = {"context": "relocate_new_kernel", "second_context": "second"}
         if arch is None or not self.stubs:
             return {}
-        return {word: volatile_of_stub(self.stubs[name], arch) for word, name in words.items()}
+        known = {word: volatile_of_stub(self.stubs[name], arch) for word, name in words.items()}
+        for name, address in self.program.symbols.items():
+            if name.partition(".")[0] in _CELLS:
+                at = self.machine.ram.read_int(address, 8)
+                known[f"*{name}"] = [(at, at + arch.word)]
+        return known
 
     def close(self) -> None:
         """Give the machine's memory back."""
@@ -228,7 +233,7 @@ class _Builder:
         words: dict[str, tuple[int, ...]] = {
             "je_relocate": (programs.relocate_entry(second),),
             "je_pa_control": (second.org,),
-            "je_flags": (int(RelocateFlag.SWAP),),
+            "je_flags": (int(RelocateFlag.SWAP) if arch.bits == 64 else 0,),
             "je_has_pae": (int(arch.is_pae),),
             "je_page_list": (second.org, second.org, flat, self.at["SECOND_SWAP_PAGE"]),
         }

@@ -1,8 +1,9 @@
 """The first serial port, COM1: a 16550A at 0x3f8 that interrupts on IRQ 4.
 
 A byte is transmitted at once whatever the divisor says, so the transmitter is always empty and a guest that
-polls LSR never waits (unless it is made ``slow``, to see that the guest does wait).  Input waits on the other side of the wire, as with hardware flow control, until the
-receiver has room: it is never lost.  Source: National PC16550D data sheet.
+polls LSR never waits (unless the port is made ``slow``, to see that a guest does wait).  Input waits on the other
+side of the wire, as with hardware flow control, until the receiver has room: it is never lost.  Source: National
+PC16550D data sheet.
 """
 
 from __future__ import annotations
