@@ -241,7 +241,7 @@ nmi_handler:
     iretl
 .endif
 
-.macro appends name:req, word:req, expected:req
+.macro appends name:req, word:req, expected
 claim \name, "line+80"
     boots   reads_\name
     put     cmdline_end, $line+4
