@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emu.bench.history import bench_history
+from emu.bench.large import bench_large
 from emu.bench.swap import bench_swap
 from emu.errors import EngineError, KjumpError
 from emu.journey import programs
@@ -174,6 +175,7 @@ BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "run": bench_run,
     "trips": bench_trips,
     "swap": bench_swap,
+    "large": bench_large,
     "history": bench_history,
 }
 

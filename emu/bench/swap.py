@@ -7,7 +7,7 @@ loader's own work do not count.  Both times are the processor's, in user mode: w
 
 from __future__ import annotations
 
-import os
+import resource
 import shutil
 import struct
 from collections.abc import Iterator
@@ -54,13 +54,18 @@ def _begin(arch: Arch, *, ram: str, target: str, plain_strings: bool = False) ->
     raise EngineError("the journey ended before its first movement")
 
 
+def _user(who: int) -> float:
+    """Seconds that this process, or those it waited for, spent in user mode."""
+    return resource.getrusage(who).ru_utime
+
+
 def _ours(journey: Journey) -> float:
     """Seconds of the movement on our machine: owner policy and hazards on, until control leaves the stub."""
     machine = journey.machine
     machine.break_outside(movement.linear_pages(journey))
-    begin = os.times().user
+    begin = _user(resource.RUSAGE_SELF)
     outcome = machine.run(_LIMIT)
-    seconds = os.times().user - begin
+    seconds = _user(resource.RUSAGE_SELF) - begin
     machine.clear_break_in()
     if outcome != ev.Breakpoint(journey.require_loaded().start):
         raise EngineError(f"the movement that was to be measured ended with {outcome}")
@@ -83,9 +88,9 @@ def _without_list(case: Case) -> Case:
 
 def _qemu(case: Case) -> float:
     image = build_image([case], in_place=True)
-    begin = os.times().children_user
+    begin = _user(resource.RUSAGE_CHILDREN)
     run = run_qemu(image)
-    seconds = os.times().children_user - begin
+    seconds = _user(resource.RUSAGE_CHILDREN) - begin
     if run.ended is not Ended.DONE:
         raise EngineError(f"QEMU's run ended: {run.ended.value} {run.why}")
     return seconds

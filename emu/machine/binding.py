@@ -75,7 +75,8 @@ class Binding(CpuState):
         self._handle = self._uc._uch  # noqa: SLF001 - the binding passes it to every call
         self._keep: list[object] = []
         super().__init__(self._locate())
-        self._counter = ctypes.c_uint64.from_address(self._handle.value + _COUNTER_IN_UC)
+        self._counter_address = self._handle.value + _COUNTER_IN_UC
+        self._counter = ctypes.c_uint64.from_address(self._counter_address)
         self.find_efer(int(self._uc.msr_read(MSR_EFER)), self._toggle_efer)
         self._failure: BaseException | None = None
         self.on_flushed: Callable[[], None] = lambda: None
@@ -157,17 +158,26 @@ class Binding(CpuState):
     def _hook_code(self, begin: int, end: int, callback: object) -> int:
         return self._hook(unicorn_const.UC_HOOK_CODE, callback, begin, end)
 
-    def _code_callback_of(self, function: Callable[[object, int, int, object], None]) -> object:
+    def _hook_code_by(self, address: int, routine: int, argument: int) -> int:
+        """Call host code at ``routine`` before the instruction at linear ``address``, ``argument`` being its fourth."""
+        return self._hook_host(unicorn_const.UC_HOOK_CODE, routine, argument, address, address)
+
+    def _hook_host(self, kind: int, routine: int, argument: int, begin: int = 1, end: int = 0) -> int:
+        handle = ctypes.c_size_t()
+        status = _LIB.uc_hook_add(
+            self._handle, ctypes.byref(handle), kind, ctypes.c_void_p(routine), ctypes.c_void_p(argument),
+            ctypes.c_uint64(begin), ctypes.c_uint64(end),
+        )  # fmt: skip
+        if status:
+            raise EngineError(f"uc_hook_add failed with status {status}")
+        return handle.value
+
+    def _code_callback_of(self, function: Callable[[object, int, int, object], None]) -> Any:  # noqa: ANN401 - a C callback
         return self._kept(_CODE_HOOK(self._guarded(function, None)))
 
     def _hook_blocks(self, routine: int, argument: int) -> int:
         """Call the host routine at address ``routine`` before each block, with ``argument`` as its fourth argument."""
-        handle = ctypes.c_size_t()
-        _LIB.uc_hook_add(
-            self._handle, ctypes.byref(handle), unicorn_const.UC_HOOK_BLOCK, ctypes.c_void_p(routine),
-            ctypes.c_void_p(argument), ctypes.c_uint64(1), ctypes.c_uint64(0),
-        )  # fmt: skip
-        return handle.value
+        return self._hook_host(unicorn_const.UC_HOOK_BLOCK, routine, argument)
 
     def _hook_access(
         self, begin: int, end: int, function: Callable[[object, int, int, int, int, object], None], *, write: bool

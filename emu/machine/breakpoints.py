@@ -35,6 +35,7 @@ class Breakpoints:
     def break_at(self, linear: int) -> None:
         """Stop before the instruction at ``linear``."""
         self.addresses.add(linear)
+        self._engine.moves.forget(linear)
         self._engine.intercept(linear)
 
     def clear_break(self, linear: int) -> None:
@@ -67,6 +68,7 @@ class Breakpoints:
             self._looking = self._engine.intercept_range(0, (1 << 64) - 1)
         number, self._next_look = self._next_look, self._next_look + 1
         self.looks[number] = look
+        self._engine.meter.enabled = 0
         return number
 
     def unwatch_instructions(self, number: int) -> None:

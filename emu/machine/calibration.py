@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emu.errors import EngineError
+from emu.machine.cpustate import RAX, RDI, process_memory
 from emu.machine.stops import StopKind
 
 if TYPE_CHECKING:
     from emu.machine.engine import Engine
 
 _PAGE = 0x7F000
-_PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00")
+_DATA = 0x7D000
+_MAY_HOLD_CODE = 0x400
+_PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00 8807 8a07")
 
 Check = tuple[str, object, object]
 """What was looked at, what was seen, what the truth is."""
@@ -20,7 +23,9 @@ Check = tuple[str, object, object]
 def calibrate(engine: Engine) -> None:
     """Provoke a known #DE and INT 0x42 in a scratch mapping; raises EngineError when a private field disagrees."""
     engine.map_scratch(_PAGE, _PROGRAM)
-    checks = [_new_blocks(engine), *_stops(engine), *_registers(engine)]
+    engine.map_scratch(_DATA, b"")
+    checks = [_new_blocks(engine), *_stops(engine), *_registers(engine), _translations(engine)]
+    engine.unmap_scratch(_DATA)
     engine.unmap_scratch(_PAGE)
     for what, actual, expected in checks:
         if actual != expected:
@@ -74,3 +79,13 @@ def _registers(engine: Engine) -> list[Check]:
         checks.append(("EFLAGS", engine.system_flags & 0x47300, flags & 0x47300))
         checks.append(("DF", engine.backward, backward))
     return checks + [(f"CR{number}", engine.cr(number), engine.read_public(f"CR{number}")) for number in (0, 4)]
+
+
+def _translations(engine: Engine) -> Check:
+    engine.set_gpr(RDI, _DATA + 0x123)
+    engine.set_gpr(RAX, 0x5A)
+    engine.rip = _PAGE + 12
+    engine.run(3)
+    read, write, physical, addend = engine.translation(_DATA)
+    seen = read, write & ~_MAY_HOLD_CODE, physical, process_memory(addend + _DATA + 0x123, 1)
+    return "translations", seen, (_DATA, _DATA, _DATA, b"\x5a")

@@ -9,7 +9,7 @@ from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from emu.x86.sensitive import Sensitive, recognise
+from emu.x86.sensitive import Kind, Sensitive, recognise
 
 MAX_INTERCEPTS = 48
 """Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run.
@@ -96,6 +96,7 @@ class CodeMap:
                     self._found.append(address)
             elif address in self._known:
                 self._unsure.add(address)
+                self._engine.moves.forget(address)
             at += length
         return bool(self._found)
 
@@ -105,6 +106,10 @@ class CodeMap:
         if seen is not None and seen[:2] != (bits, pfn):
             self._unsure.add(address)
         self._known[address] = bits, pfn, insn
+        if address in self._unsure or address in self.pinned:
+            self._engine.moves.forget(address)
+        elif insn.kind is Kind.STRING:
+            self._engine.moves.learn(address, bits, insn)
         self._by_page[pfn].known[address] = address & PAGE_MASK
 
     def _fetched(self, linear: int, size: int) -> int:
@@ -112,8 +117,9 @@ class CodeMap:
         if physical is None:
             self._by_page.setdefault(-1, _Page())
             return -1
-        low = physical & PAGE_MASK
-        self._by_page.setdefault(physical >> PAGE_SHIFT, _Page()).add(low, low + size)
+        low, pfn = physical & PAGE_MASK, physical >> PAGE_SHIFT
+        self._by_page.setdefault(pfn, _Page()).add(low, low + size)
+        self._engine.moves.has_code(pfn)
         self.on_fetch(linear, physical, size)
         return physical >> PAGE_SHIFT
 
@@ -163,6 +169,9 @@ class CodeMap:
 
     def dropped(self) -> None:
         """Every translated block was dropped (:meth:`emu.machine.engine.Engine.flush_code`): no page has any."""
+        self._engine.moves.forget_all()
+        for pfn in self._by_page:
+            self._engine.moves.has_no_code(pfn)
         self._by_page.clear()
         self._known.clear()
         self._unsure.clear()
@@ -187,12 +196,14 @@ class CodeMap:
         if not page.meets(low, low + size):
             return
         self._engine.invalidate_code(physical, size)
+        pfn = physical >> PAGE_SHIFT
         if size == PAGE_SIZE:
             page.runs.clear()
-        pfn = physical >> PAGE_SHIFT
+            self._engine.moves.has_no_code(pfn)
         for address, offset in list(page.known.items()):
             if low - _LONGEST < offset < low + size:
                 del page.known[address]
+                self._engine.moves.forget(address)
                 if address not in self._unsure and self._known.get(address, (0, -1))[1] == pfn:
                     del self._known[address]
         self._decoded.clear()

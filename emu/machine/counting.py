@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emu.machine.events import Position
+from emu.machine.moves import NOWHERE, Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,32 @@ class CountState:
 class Counting:
     """The fields of :class:`CountState`, and the rules by which they move."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
         self.state = CountState()
+
+    @property
+    def iterations(self) -> int:
+        """Ticks that were no instruction of their own, since power-on."""
+        return self._meter.iterations
 
     @property
     def state(self) -> CountState:
         """All of it, as a value."""
+        meter = self._meter
         return CountState(
-            self.ticks, self.iterations, self.idle_ticks, self._repeated, self._resumes_at, self._executed, self._done
-        )
+            self.ticks, self.iterations, self.idle_ticks, -1 if meter.repeated == NOWHERE else meter.repeated,
+            meter.resumes_at, bool(meter.executed), meter.done,
+        )  # fmt: skip
 
     @state.setter
     def state(self, state: CountState) -> None:
         self.ticks = state.ticks
-        self.iterations = state.iterations
+        meter = self._meter
+        meter.iterations = state.iterations
         self.idle_ticks = state.idle
-        self._repeated = state.repeated
-        self._resumes_at = state.resumes_at
-        self._executed = state.executed
-        self._done = state.done
+        meter.repeated, meter.resumes_at = state.repeated & NOWHERE, state.resumes_at
+        meter.executed, meter.done = state.executed, state.done
 
     @property
     def instructions(self) -> int:
@@ -70,32 +78,32 @@ class Counting:
 
         The host has just done ``by_host`` iterations of it; the engine does the next if ``engine_next``.
         """
-        under_way = self._repeated == address and self._resumes_at == tick
-        counted = by_host + (1 if under_way and self._executed else 0)
-        self.iterations += counted
-        self._repeated = address
-        self._resumes_at = tick + by_host + engine_next
-        self._executed = engine_next
-        self._done = (self._done if under_way else 0) + counted
+        under_way = self._meter.repeated == address and self._meter.resumes_at == tick
+        counted = by_host + (1 if under_way and self._meter.executed else 0)
+        self._meter.iterations += counted
+        self._meter.repeated = address
+        self._meter.resumes_at = tick + by_host + engine_next
+        self._meter.executed = engine_next
+        self._meter.done = (self._meter.done if under_way else 0) + counted
 
     def interrupted(self, address: int) -> bool:
         """Control leaves for a handler at ``address``: a repeated instruction under way there has not retired.
 
         True if there is one.
         """
-        under_way = self._repeated == address and self._resumes_at == self.ticks
-        if under_way and self._executed:
-            self.iterations += 1
+        under_way = self._meter.repeated == address and self._meter.resumes_at == self.ticks
+        if under_way and self._meter.executed:
+            self._meter.iterations += 1
         if under_way:
-            self._repeated = -1
+            self._meter.repeated = NOWHERE
         return under_way
 
     def position(self, address: int) -> Position:
         """Where the run is, with control at linear ``address``."""
-        under_way = self._repeated == address and self._resumes_at == self.ticks
-        if self._repeated == address and self._executed and self._resumes_at == self.ticks + 1:
-            return Position(self.instructions, self._done)  # in the iteration itself
+        under_way = self._meter.repeated == address and self._meter.resumes_at == self.ticks
+        if self._meter.repeated == address and self._meter.executed and self._meter.resumes_at == self.ticks + 1:
+            return Position(self.instructions, self._meter.done)  # in the iteration itself
         if not under_way:
             return Position(self.instructions)
-        pending = 1 if self._executed else 0
-        return Position(self.instructions - pending, self._done + pending)
+        pending = 1 if self._meter.executed else 0
+        return Position(self.instructions - pending, self._meter.done + pending)

@@ -21,15 +21,11 @@ The news of a case depend on the case and on what was kept before, not on the ca
 from __future__ import annotations
 
 import ctypes
-import mmap
 import struct
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu import resources
-from emu.assembler import assemble
-from emu.units import PAGE_SIZE
+from emu.machine.hostcode import routine
 from emu.x86.bits import U64
 
 if TYPE_CHECKING:
@@ -67,15 +63,6 @@ class _Table(ctypes.Structure):
     blocks: int
 
 
-@cache
-def _routine() -> tuple[mmap.mmap, int]:
-    """The assembled routine in executable memory of this process, and its address."""
-    image = assemble(resources.asm_dir() / "host" / "edges.S", bits=64)
-    memory = mmap.mmap(-1, PAGE_SIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    memory[: len(image.code)] = image.code
-    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory)) + image.symbols["edge"]
-
-
 def _index(edge: Edge) -> int:
     """The byte of ``edge``: the same computation as in the routine."""
     before, mode = edge.before, edge.mode
@@ -108,7 +95,7 @@ class Coverage:
     def start(self) -> None:
         """Note edges from now on."""
         if self._hook is None:
-            self._hook = self._engine.hook_blocks(_routine()[1], ctypes.addressof(self._table))
+            self._hook = self._engine.hook_blocks(routine("edge"), ctypes.addressof(self._table))
 
     def stop(self) -> None:
         """Note no more."""

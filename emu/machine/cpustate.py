@@ -93,7 +93,8 @@ class CpuState:
         self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
         self._cs_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * CS + 20)
         self._tr_flags = ctypes.c_uint32.from_address(address + _TR + 20)
-        self._bases = tuple(ctypes.c_uint64.from_address(address + _SEGS + 24 * index + 8) for index in range(6))
+        self._base_addresses = [address + _SEGS + 24 * index + 8 for index in range(6)]
+        self._bases = tuple(ctypes.c_uint64.from_address(one) for one in self._base_addresses)
 
     def find_efer(self, before: int, change: Callable[[], int]) -> None:
         """Find EFER: the first quadword that holds ``before`` and then the value that ``change()`` writes.
@@ -262,6 +263,16 @@ class CpuState:
     def mode_key(self) -> tuple[int, int, int, int]:
         """The translator's digest of the mode, system flags, and the attributes of CS and TR."""
         return self._hflags.value, self._eflags.value, self._cs_flags.value, self._tr_flags.value
+
+    def translation(self, linear: int) -> tuple[int, int, int, int]:
+        """The engine's cached translation for ``linear`` at CPL 0, as ``asm/host/moves.S`` finds it.
+
+        (linear page for reads, for writes, physical page, what gives the host address when added to a linear one)
+        """
+        mask, table = struct.unpack("<2Q", process_memory(self._address - 0x20, 16))
+        entry = table + (linear >> 6 & mask)
+        read, write, _, physical, addend = struct.unpack("<5Q", process_memory(entry, 40))
+        return read, write, physical, addend
 
     def mode_addresses(self) -> tuple[int, int]:
         """Host addresses of the translator's digest of the mode (4 bytes) and of CR0 (8 bytes)."""

@@ -6,12 +6,14 @@ stores.  What Unicorn gets wrong about any of these is put right here, once.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 from emu.errors import EngineError
 from emu.machine.binding import Binding, BlockPointer
 from emu.machine.calibration import calibrate
 from emu.machine.cpustate import RCX
+from emu.machine.moves import NOWHERE, Moves
 from emu.machine.stops import EngineStop, StopKind
 from emu.units import PAGE_MASK, PAGE_SIZE
 
@@ -29,20 +31,19 @@ class Engine(Binding):
     def __init__(self) -> None:
         super().__init__()
         self._pending: EngineStop | None = None
-        self._passing = -1
         self.running = False
         self._limit = 0
         self._begin = self._dr6 = 0
-        self._skipped = 0
         self._exit: list[int] = []
-        self._again = -1
-        self._last = (-1, -1, -1)  # address, counter and RCX at the last intercept
         self._intercepts: dict[int, int] = {}
         self.on_intercept: Callable[[int], bool] = lambda _address: True
         self.on_new_code: Callable[[int, int], bool] = lambda _linear, _size: False
         self.on_own_block: Callable[[int], None] = lambda _linear: None
         self.stores: Callable[[int], bool] = lambda _linear: False
         self._code_callback = self._code_callback_of(self._on_code)
+        python = ctypes.cast(self._code_callback, ctypes.c_void_p).value or 0
+        self.moves = Moves(self._address, self._base_addresses, self._counter_address, python)
+        self.meter = self.moves.meter
         self._hook_new_blocks(self._on_edge)
         self._hook_exceptions(self._on_interrupt, self._on_undefined)
         calibrate(self)
@@ -50,6 +51,7 @@ class Engine(Binding):
     # ---- callbacks ---------------------------------------------------------------------------------------------
 
     def _stop(self, stop: EngineStop) -> None:
+        self.meter.enabled = 0  # the host's own routines may be called for this instruction all the same
         if self._pending is None:
             self._pending = stop
         self._halt()
@@ -60,7 +62,7 @@ class Engine(Binding):
             self.on_own_block(block.pc)
             self._counted_twice(block.pc)
         elif self.on_new_code(block.pc, block.size):
-            self._stop(EngineStop(StopKind.NEW_CODE, self._counter.value - self._skipped))
+            self._stop(EngineStop(StopKind.NEW_CODE, self._counter.value - self.meter.skipped))
 
     def _is_retry(self, linear: int) -> bool:
         """A new block of one instruction may be a second try of one that stored into the block which held it.
@@ -68,8 +70,9 @@ class Engine(Binding):
         Nothing else makes such a block of a storing instruction, but TF, an interrupt shadow and the end of a page.
         """
         counter = self._counter.value
-        if self._last[:2] == (linear, counter):
-            return self.gpr(RCX) == self._last[2]
+        meter = self.meter
+        if (meter.last_address, meter.last_counter) == (linear, counter):
+            return self.gpr(RCX) == meter.last_rcx
         if not counter or not self.stores(linear):
             return False
         if self.single_instructions or linear & PAGE_MASK > PAGE_SIZE - 16:
@@ -78,7 +81,7 @@ class Engine(Binding):
 
     def end_behind(self) -> None:
         """Inside a callback of an instruction: the run ends when it has retired."""
-        self._skipped = self._limit - (self._counter.value - self._skipped)
+        self.meter.skipped = self._limit - (self._counter.value - self.meter.skipped)
         self._counter.value = self._limit
 
     def _counted_twice(self, linear: int) -> None:
@@ -88,17 +91,21 @@ class Engine(Binding):
         """
         self.end_behind()
         self._counter.value -= 1
-        self._again = linear
+        self.meter.again = linear
 
     def _on_code(self, _uc: object, address: int, _size: int, _data: object) -> None:
-        if address in (self._passing, self._again):
+        meter = self.meter
+        if address in (meter.passing, meter.again):
             return
-        now = address, self._counter.value, self._gprs[RCX]
-        if self._last == now:
+        if (
+            meter.last_address == address
+            and meter.last_counter == self._counter.value
+            and meter.last_rcx == self._gprs[RCX]
+        ):
             return  # another hook on the same instruction
         if self.on_intercept(address):
             self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
-        self._last = address, self._counter.value, self._gprs[RCX]
+        meter.last_address, meter.last_counter, meter.last_rcx = address, self._counter.value, self._gprs[RCX]
 
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         error_code, software, next_rip, cr2 = self.exception()
@@ -117,7 +124,12 @@ class Engine(Binding):
     def intercept(self, address: int) -> None:
         """Call ``on_intercept`` before the instruction at linear ``address``; its answer true stops the run there."""
         if address not in self._intercepts:
-            self._intercepts[address] = self._hook_code(address, address, self._code_callback)
+            move = self.moves.hook(address)
+            if move is None:
+                handle = self._hook_code(address, address, self._code_callback)
+            else:
+                handle = self._hook_code_by(address, *move)
+            self._intercepts[address] = handle
             self.forget_code(address, 1)
 
     def remove_intercept(self, address: int) -> None:
@@ -142,7 +154,7 @@ class Engine(Binding):
         """Call ``callback(physical, size, value)`` before each store into physical ``begin`` .. ``end`` (inclusive)."""
 
         def hook(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> None:
-            if self._again < 0 or self._counter.value != self._limit:  # the first try was heard of already
+            if self.meter.again == NOWHERE or self._counter.value != self._limit:  # the first try was heard of already
                 callback(address, size, value)
 
         handle = self._hook_access(begin, end, hook, write=True)
@@ -153,7 +165,7 @@ class Engine(Binding):
         """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
 
         def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
-            if self._again < 0 or self._counter.value != self._limit:
+            if self.meter.again == NOWHERE or self._counter.value != self._limit:
                 callback(address, size)
 
         handle = self._hook_access(begin, end, hook, write=False)
@@ -176,12 +188,12 @@ class Engine(Binding):
     def _raw_run(self, count: int) -> EngineStop:
         self._pending = None
         self._begin, self._limit, self._dr6 = self.rip, count, self.dr(6)
-        if self._again >= 0 or self._exit:
+        if self.meter.again != NOWHERE or self._exit:
             self.flush_code()
         if self._exit:
             self._exit = self._exit[1:]
             self._set_exits(self._exit)
-        self._skipped, self._again, self._last = 0, -1, (-1, -1, -1)
+        self.meter.skipped, self.meter.again, self.meter.last_address = 0, NOWHERE, NOWHERE
         cr2 = self.cr(2)
         self.running = True
         Engine._at_work = self
@@ -198,8 +210,8 @@ class Engine(Binding):
         if pending is not None:
             return pending
         if status:
-            return EngineStop(StopKind.BUS, self._counter.value - self._skipped, detail=self._meaning(status))
-        return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self._skipped)
+            return EngineStop(StopKind.BUS, self._counter.value - self.meter.skipped, detail=self._meaning(status))
+        return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self.meter.skipped)
 
     def close(self) -> None:
         """Give the engine's memory back; nothing but another call of this may follow."""
@@ -229,15 +241,15 @@ class Engine(Binding):
 
     def ticks_in_run(self) -> int:
         """Inside a callback before an instruction: what retired since :meth:`run` began."""
-        return self._counter.value - 1 - self._skipped
+        return self._counter.value - 1 - self.meter.skipped
 
     def add_ticks(self, count: int) -> None:
         """Inside a callback: the host did ``count`` iterations; they use up the run's count too."""
         self._counter.value += count
 
-    def run(self, count: int, *, passing: int = -1) -> EngineStop:
+    def run(self, count: int, *, passing: int = NOWHERE) -> EngineStop:
         """Run at most ``count`` instructions and rep iterations; ``passing`` is an intercept to step over silently."""
-        self._passing = passing
+        self.meter.passing = passing
         return self._raw_run(count)
 
     # ---- with nothing of ours in the way (benchmarks) ------------------------------------------------------------

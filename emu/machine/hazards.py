@@ -8,7 +8,6 @@ instruction, outside it costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,17 +33,24 @@ class _Stale:
     only: str
 
 
-def _paged(ram: Ram, pages: dict[int, bytes]) -> Callable[[int, int], int]:
-    """A reader of table entries that fetches each table once, into ``pages``."""
+class _Tables:
+    """Page tables, each fetched once."""
 
-    def read(address: int, size: int) -> int:
-        page = pages.get(address >> PAGE_SHIFT)
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
+        self.pages: dict[int, bytes] = {}
+
+    def table(self, address: int) -> bytes:
+        """The page at physical ``address``."""
+        page = self.pages.get(address >> PAGE_SHIFT)
         if page is None:
-            page = pages[address >> PAGE_SHIFT] = ram.page(address >> PAGE_SHIFT)
-        offset = address & PAGE_MASK
-        return int.from_bytes(page[offset : offset + size], "little")
+            page = self.pages[address >> PAGE_SHIFT] = self._ram.page(address >> PAGE_SHIFT)
+        return page
 
-    return read
+    def entry(self, address: int, size: int) -> int:
+        """An entry of ``size`` bytes at physical ``address``."""
+        offset = address & PAGE_MASK
+        return int.from_bytes(self.table(address)[offset : offset + size], "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +129,11 @@ class Hazards:
     def _mapped(self) -> list[Mapping]:
         """All runs that the present tables map; tables listed before that did not change are not listed again."""
         ram, state = self._machine.ram, self._machine.cpu.paging()
-        tables, runs = self._listed.get(state, ({}, []))
-        if not tables or any(ram.page(pfn) != content for pfn, content in tables.items()):
-            tables = {}
-            runs = list(merge(mappings(_paged(ram, tables), state)))
-            self._listed[state] = tables, runs
+        pages, runs = self._listed.get(state, ({}, []))
+        if not pages or any(ram.page(pfn) != content for pfn, content in pages.items()):
+            tables = _Tables(ram)
+            runs = list(merge(mappings(tables.entry, state, read_table=tables.table)))
+            self._listed[state] = tables.pages, runs
         return runs
 
     def _paging(self) -> PagingMode:

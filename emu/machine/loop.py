@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from emu.errors import EngineError
 from emu.machine import events as ev
 from emu.machine.cpustate import RCX
+from emu.machine.moves import NOWHERE
 from emu.machine.stops import EngineStop, StopKind
 from emu.machine.strings import STORING, StringMover
 from emu.units import PAGE_MASK, PAGE_SHIFT
@@ -38,19 +39,26 @@ class Loop:
         self._machine = machine
         self._cpu, self._engine, self._ram, self._code = machine.cpu, machine.engine, machine.ram, machine.code
         self._board, self._count, self._faults = machine.board, machine.count, machine.faults
+        self._meter, self._moves = machine.engine.meter, machine.engine.moves
+        self._meter.strict = machine.strict
         self._breaks, self._hazards, self._passing = machine.breaks, machine.hazards, machine.passing
         self.outcome: ev.Outcome | None = None
         self._mover = StringMover(machine.cpu, self._may_store)
         self._resumed_at = (-1, -1)
-        self._run_start = 0
-        self._run_budget = 0
-        self._run_tick_budget = 0
-        self._uncharged = 0
         self._stop_insn: Sensitive | None = None
-        self.last_string: tuple[int, int] | None = None
         self.undo: list[tuple[int, bytes]] = []
         self.pause_at: int | None = None
         self.on_pause: Callable[[], None] = lambda: None
+
+    @property
+    def last_string(self) -> tuple[int, int] | None:
+        """(tick, linear address) of the last iteration of a string instruction that stores."""
+        meter = self._meter
+        return None if meter.string_address == NOWHERE else (meter.string_tick, meter.string_address)
+
+    @last_string.setter
+    def last_string(self, value: tuple[int, int] | None) -> None:
+        self._meter.string_tick, self._meter.string_address = value or (0, NOWHERE)
 
     # ---- running -----------------------------------------------------------------------------------------------
 
@@ -118,21 +126,35 @@ class Loop:
         if self._engine.running:
             self._engine.end_behind()
 
-    def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
-        self._run_tick_budget = budget if tick_budget is None else tick_budget
-        budget = min(budget, self._run_tick_budget)
-        self._run_start, self._run_budget, self._uncharged = self._count.ticks, budget, 0
+    def _hear(self, *, retired: bool) -> None:
+        """Tell the hazards of the engine's last iteration, before which nobody was told; ``retired``: it is behind."""
+        self._meter.untold = 0
+        insn = self._code.at(self._meter.repeated)
+        if insn is not None and retired:
+            self._mover.tell_last(insn, self._hazards.code.stored)
+
+    def _engine_run(self, budget: int, passing: int = NOWHERE, *, tick_budget: int | None = None) -> EngineStop:
+        self._meter.tick_budget = budget if tick_budget is None else tick_budget
+        budget = min(budget, self._meter.tick_budget)
+        self._meter.run_start, self._meter.run_budget, self._meter.uncharged = self._count.ticks, budget, 0
+        self._meter.enabled = not (
+            self._machine.plain_strings or self._hazards.watching or self._machine.watches.any or self._breaks.looks
+        )
         self._engine.clear_exception()
         stop = self._engine.run(budget, passing=passing)
         while self.undo:
             self._ram.write_rom(*self.undo.pop())
-        self._count.pass_time(self._run_start + self._faults.executed(stop) + self._uncharged - self._count.ticks)
+        self._count.pass_time(
+            self._meter.run_start + self._faults.executed(stop) + self._meter.uncharged - self._count.ticks
+        )
         self._passing.settle_stop()
+        if self._meter.untold:
+            self._hear(retired=self._count.ticks >= self._meter.resumes_at)
         return stop
 
     def sync_time(self) -> None:
         """Inside an engine callback: bring ``count`` up to the instruction at hand."""
-        done = self._run_start + min(self._engine.ticks_in_run(), self._run_budget) + self._uncharged
+        done = self._meter.run_start + min(self._engine.ticks_in_run(), self._meter.run_budget) + self._meter.uncharged
         if done > self._count.ticks:
             self._count.pass_time(done - self._count.ticks)
 
@@ -150,11 +172,13 @@ class Loop:
 
     def on_intercept(self, address: int) -> bool:
         """Inside the engine, before the intercepted instruction at linear ``address``: true stops the run there."""
+        if self._meter.untold:
+            self._hear(retired=True)
         self._passing.settle(retired=True)
         done = self._engine.ticks_in_run()
-        if done >= self._run_budget:
+        if done >= self._meter.run_budget:
             return True
-        tick = self._run_start + done + self._uncharged
+        tick = self._meter.run_start + done + self._meter.uncharged
         self._stop_insn = None
         if self._breaks.looks:
             self.sync_time()
@@ -177,7 +201,7 @@ class Loop:
 
     def _string(self, insn: Sensitive, address: int, tick: int) -> bool:
         engine_done = self._engine.ticks_in_run()
-        budget = self._run_tick_budget - engine_done - self._uncharged
+        budget = self._meter.tick_budget - engine_done - self._meter.uncharged
         done = 0
         if not (self._machine.plain_strings or self._hazards.watching or self._machine.watches.reads):
             while step := self._mover.run(insn, budget - done):
@@ -185,12 +209,12 @@ class Loop:
                 if not self._engine.gpr(RCX):
                     break
         # Iterations are time, but no instructions: they use up the engine's count only as far as the time left is less.
-        charge = max(0, self._run_budget - engine_done - (budget - done))
+        charge = max(0, self._meter.run_budget - engine_done - (budget - done))
         self._engine.add_ticks(charge)
-        self._uncharged += done - charge
+        self._meter.uncharged += done - charge
         stop = done >= budget
         if insn.opcode in STORING:
-            self.last_string = (tick + done, address)
+            self._meter.string_tick, self._meter.string_address = tick + done, address
             if self._machine.strict and not stop:
                 self._mover.tell_next(insn, self._hazards.code.stored)
         self._count.before_iteration(address, tick, done, engine_next=not stop)

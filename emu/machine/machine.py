@@ -29,7 +29,7 @@ from emu.machine.passing import Passing
 from emu.machine.policy import Policy
 from emu.machine.ram import Ram, RamSnapshot
 from emu.machine.watches import Touched, Watches
-from emu.units import PAGE_SIZE
+from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.bits import PHYS_MASK
 from emu.x86.delivery import EventKind
 
@@ -66,7 +66,7 @@ class Machine:
         self.cpu = Cpu(self.engine, self.ram, memoryview(self._pdpt))
         self.clock = Clock()
         self.board: Board = pc_devices(self.clock, dma_write=self._dma, signal=self._signal)
-        self.count = Counting()
+        self.count = Counting(self.engine.meter)
         self.owners = Owners()
         self.policy = Policy(self)
         self.breaks = Breakpoints(self.engine)
@@ -83,6 +83,7 @@ class Machine:
         self.passing = Passing(self)
         self.loop = Loop(self)
         self._cold = self.board.bus.snapshot(), self.hazards.state, self.cpu.msrs()
+        self.careful([])
         self._wire()
 
     def _wire(self) -> None:
@@ -225,6 +226,11 @@ class Machine:
     def unwatch_instructions(self, handle: int) -> None:
         """End :meth:`watch_instructions`."""
         self.breaks.unwatch_instructions(handle)
+
+    def careful(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Host code leaves stores into these runs of page frames (first, behind the last) to us, and those into ROM."""
+        rom = [(bank.start >> PAGE_SHIFT, bank.end >> PAGE_SHIFT) for bank in self.ram.banks if bank.rom]
+        self.engine.moves.be_careful(self.ram.banks[-1].end >> PAGE_SHIFT, [*(runs if self.strict else ()), *rom])
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         self.code.overwritten(address, len(data))

@@ -36,26 +36,38 @@ class ModifiedCode:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._stored: dict[int, tuple[Stored, ...]] = {}
+        self._moves = machine.engine.moves
+
+    def _catch_up(self) -> None:
+        """Take over what host code wrote down: rarely, since mostly it is void before anybody asks."""
+        for physical, size, linear in self._moves.told():
+            self._store(physical, size, linear >> PAGE_SHIFT)
 
     @property
     def state(self) -> dict[int, tuple[Stored, ...]]:
         """A copy."""
+        self._catch_up()
         return dict(self._stored)
 
     @state.setter
     def state(self, state: dict[int, tuple[Stored, ...]]) -> None:
+        self._moves.void()
         self._stored = dict(state)
 
     def serialised(self) -> None:
         """Every earlier store is seen by every later fetch."""
+        self._moves.void()
         self._stored.clear()
 
     def stored(self, physical: int, size: int, linear: int) -> None:
         """The processor stored ``size`` bytes of one page through ``linear``."""
-        self._store(physical, size, linear >> PAGE_SHIFT)
+        if not self._moves.note(physical, size, linear):
+            self._catch_up()
+            self._store(physical, size, linear >> PAGE_SHIFT)
 
     def stored_by_device(self, physical: int, size: int) -> None:
         """A device stored ``size`` bytes."""
+        self._catch_up()
         while size > 0:
             step = min(size, PAGE_SIZE - (physical & PAGE_MASK))
             self._store(physical, step, _BY_DEVICE)
@@ -64,7 +76,7 @@ class ModifiedCode:
     def _store(self, physical: int, size: int, through: int) -> None:
         low = physical & PAGE_MASK
         before = self._stored.get(physical >> PAGE_SHIFT)
-        if before is None or before == ((through, low, low + size),):
+        if before is None or size == PAGE_SIZE or before == ((through, low, low + size),):
             self._stored[physical >> PAGE_SHIFT] = (Stored(through, low, low + size),)
             return
         high, kept = low + size, []
@@ -77,6 +89,7 @@ class ModifiedCode:
 
     def fetched(self, linear: int, physical: int, size: int) -> None:
         """Code at ``linear``, ``size`` bytes of one page, was translated and runs next."""
+        self._catch_up()
         low = physical & PAGE_MASK
         for store in self._stored.get(physical >> PAGE_SHIFT, ()):
             if store.through == linear >> PAGE_SHIFT or store.high <= low or low + size <= store.low:

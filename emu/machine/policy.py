@@ -51,6 +51,7 @@ class Policy:
         self.clear()
         self._runs = runs
         self._starts = [first for first, _ in runs]
+        self._machine.careful(runs)
         if self._machine.strict:
             for first, behind in self._runs:
                 self._handles.append(
@@ -62,6 +63,7 @@ class Policy:
         for handle in self._handles:
             self._machine.engine.unwatch(handle)
         self._handles, self._runs, self._starts = [], [], []
+        self._machine.careful([])
 
     @property
     def state(self) -> PolicyState:

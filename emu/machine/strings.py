@@ -60,6 +60,16 @@ class StringMover:
             if physical is not None:
                 stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
 
+    def tell_last(self, insn: Sensitive, stored: Callable[[int, int, int], None]) -> None:
+        """Like :meth:`tell_next`, of the iteration that the engine did last."""
+        mask = (1 << 8 * insn.address) - 1
+        back = -insn.operand if not self._cpu.engine.backward else insn.operand
+        linear = self._segment_base(ES) + (self._cpu.engine.gpr(RDI) + back & mask)
+        linear = linear if self._cpu.bits == 64 else linear & 0xFFFFFFFF
+        physical = self._cpu.seen_at(linear, PLAIN[self._cpu.cpl == 3, True])
+        if physical is not None:
+            stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
+
     def _segment_base(self, index: int) -> int:
         if self._cpu.bits == 64 and index not in (4, 5):
             return 0

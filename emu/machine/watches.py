@@ -31,6 +31,11 @@ class Watches:
         self._next = 1
 
     @property
+    def any(self) -> bool:
+        """True while any range is watched: every store is then looked at."""
+        return bool(self._watches)
+
+    @property
     def reads(self) -> bool:
         """True while a range is watched for reads: the host then leaves string instructions to the engine."""
         return bool(self._watches) and any(watch.reads for watch in self._watches.values())
@@ -47,6 +52,7 @@ class Watches:
             machine.sync_time()
             touched(address, size, 0, False)
 
+        machine.engine.meter.enabled = 0
         hooks = [machine.engine.watch_writes(begin, end, stored)]
         if reads:
             hooks.append(machine.engine.watch_reads(begin, end, read))

@@ -7,6 +7,7 @@ import pytest
 from emu.machine import events as ev
 from emu.machine.counting import Counting, CountState
 from emu.machine.events import Position
+from emu.machine.moves import Meter
 from tests.machine_bench import DATA, Bench
 
 
@@ -63,7 +64,7 @@ def test_a_fault_in_an_iteration_has_its_position_and_is_not_counted() -> None:
 
 
 def test_the_state_is_a_value() -> None:
-    count = Counting()
+    count = Counting(Meter())
     count.pass_time(5)
     count.before_iteration(0x1000, 5, 3, engine_next=True)
     saved = count.state
@@ -75,7 +76,7 @@ def test_the_state_is_a_value() -> None:
 
 
 def test_waiting_is_time_but_no_instruction() -> None:
-    count = Counting()
+    count = Counting(Meter())
     count.pass_time(2)
     count.idle(100)
     assert (count.ticks, count.instructions) == (102, 2)

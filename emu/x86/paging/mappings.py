@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
+from emu.units import PAGE_SIZE
 from emu.x86.bits import U32, U64, Cr4
 from emu.x86.paging.modes import Entry, Level, PagingMode, PagingState, ReadEntry, is_canonical, levels, plan_of
 from emu.x86.paging.walk import Rights
@@ -55,14 +57,21 @@ def translate(read_entry: ReadEntry, state: PagingState, linear: int) -> int | N
 
 
 def mappings(
-    read_entry: ReadEntry, state: PagingState, *, max_tables: int = MAX_TABLES
+    read_entry: ReadEntry,
+    state: PagingState,
+    *,
+    max_tables: int = MAX_TABLES,
+    read_table: Callable[[int], bytes] | None = None,
 ) -> Generator[Mapping, None, bool]:
     """Every page that the tables map, each address space's lower half first.
 
     Entries with reserved bits set map nothing.  The generator's return value is False if it stopped after
     ``max_tables`` tables, so that garbage that refers to itself ends.  Nothing is listed when paging is off.
+
+    With ``read_table``, which gives the 4096 bytes at the physical address of a table, a table of the last level that
+    maps one run of pages is one mapping, at the price of one.
     """
-    lister = _Lister(read_entry, state, max_tables)
+    lister = _Lister(read_entry, state, max_tables, read_table)
     if state.mode is not PagingMode.NONE:
         yield from lister.table(levels(state), state.root, 0, Rights())
     return lister.tables_left >= 0
@@ -92,6 +101,7 @@ class _Lister:
     read_entry: ReadEntry
     state: PagingState
     tables_left: int
+    read_table: Callable[[int], bytes] | None = None
 
     def table(self, steps: tuple[Level, ...], table: int, linear: int, rights: Rights) -> Iterator[Mapping]:
         """List what the table at physical ``table`` maps; ``steps`` are its level and those below."""
@@ -99,6 +109,13 @@ class _Lister:
         self.tables_left -= 1
         if self.tables_left < 0:
             return
+        if not below and self.read_table is not None:
+            first = _one_run(level, self.read_table(table))
+            if first is not None:
+                combined = rights.through(first, level, pge=bool(self.state.cr4 & Cr4.PGE))
+                size = (level.index_mask + 1) * level.page_size
+                yield Mapping(_extend(linear, self.state.mode), level.page(first), size, combined)
+                return
         for index in range(level.index_mask + 1):
             entry = self._entry(level, table, index)
             if not entry & Entry.P or level.reserved_bits(entry):
@@ -117,6 +134,26 @@ class _Lister:
         if latched is not None and not level.has_rights:
             return latched[index]
         return self.read_entry(table + index * level.entry_size, level.entry_size)
+
+
+@cache
+def _pattern(entry_size: int) -> tuple[int, int, int]:
+    """A table as one number: 1 in each entry, the entry's index times the page size, all but accessed and dirty."""
+    places = [(index, 8 * entry_size * index) for index in range(PAGE_SIZE // entry_size)]
+    ones = sum(1 << place for _, place in places)
+    kept = ((1 << 8 * entry_size) - 1) & ~(Entry.A | Entry.D)
+    return ones, sum(index * PAGE_SIZE << place for index, place in places), ones * kept
+
+
+def _one_run(level: Level, raw: bytes) -> int | None:
+    """The first entry of a table of 4 KiB pages whose entries continue each other; None where they do not."""
+    ones, ramp, kept = _pattern(level.entry_size)
+    first = int.from_bytes(raw[: level.entry_size], "little")
+    last = int.from_bytes(raw[-level.entry_size :], "little")
+    if not first & Entry.P or level.reserved_bits(first) or level.reserved_bits(last):
+        return None
+    start = first & ~(Entry.A | Entry.D)
+    return first if int.from_bytes(raw, "little") & kept == ones * start + ramp else None
 
 
 def _extend(linear: int, mode: PagingMode) -> int:

@@ -1,0 +1,179 @@
+"""What Python shares with the host code that moves pages (``asm/host/moves.S``): where a run stands, what to leave.
+
+The engine calls that code before each iteration of a repeated MOVS.  It does in one copy what fits into a page, keeps
+the same accounts as :mod:`emu.machine.loop` does, and asks Python for everything else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+
+from emu.machine.cpustate import DS, ES, FS
+from emu.machine.hostcode import routine
+from emu.x86.sensitive import Sensitive
+
+NOWHERE = (1 << 64) - 1
+"""No linear address."""
+MOVS = (0xA4, 0xA5)
+_JOURNAL_ENTRIES = 1 << 16
+_CODE = 2
+_MOST_MOVES = 4096
+_CODE_BITS = {16: 0, 32: 0x10, 64: 0x8010}
+_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+
+
+class Meter(ctypes.Structure):
+    """The fields that ``moves.S`` names, in its order.  Addresses are of this process, counts as the loop has them."""
+
+    _fields_ = [
+        ("counter", ctypes.c_uint64), ("skipped", ctypes.c_int64), ("passing", ctypes.c_uint64),
+        ("again", ctypes.c_uint64), ("last_address", ctypes.c_uint64), ("last_counter", ctypes.c_int64),
+        ("last_rcx", ctypes.c_uint64), ("run_start", ctypes.c_int64), ("run_budget", ctypes.c_int64),
+        ("tick_budget", ctypes.c_int64), ("uncharged", ctypes.c_int64), ("iterations", ctypes.c_int64),
+        ("repeated", ctypes.c_uint64), ("resumes_at", ctypes.c_int64), ("executed", ctypes.c_int64),
+        ("done", ctypes.c_int64), ("string_tick", ctypes.c_int64), ("string_address", ctypes.c_uint64),
+        ("enabled", ctypes.c_uint64), ("strict", ctypes.c_uint64), ("untold", ctypes.c_uint64),
+        ("journal", ctypes.c_uint64), ("journal_count", ctypes.c_uint64), ("journal_limit", ctypes.c_uint64),
+        ("careful", ctypes.c_uint64), ("careful_count", ctypes.c_uint64), ("state", ctypes.c_uint64),
+        ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
+    ]  # fmt: skip
+    counter: int
+    skipped: int
+    passing: int
+    again: int
+    last_address: int
+    last_counter: int
+    last_rcx: int
+    run_start: int
+    run_budget: int
+    tick_budget: int
+    uncharged: int
+    iterations: int
+    repeated: int
+    resumes_at: int
+    executed: int
+    done: int
+    string_tick: int
+    string_address: int
+    enabled: int
+    strict: int
+    untold: int
+    journal: int
+    journal_count: int
+    journal_limit: int
+    careful: int
+    careful_count: int
+    state: int
+    python: int
+
+
+class _Move(ctypes.Structure):
+    """One instruction, in the order of ``moves.S``."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64) for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear")
+    ]
+    enabled: int
+
+
+class Moves:
+    """The meter and the records of one engine.
+
+    ``state`` is the host address of the processor state, ``base(i)`` that of the hidden base of segment register i,
+    ``counter`` that of the engine's counter, ``python`` that of the callback of an intercept.
+    """
+
+    def __init__(self, state: int, bases: list[int], counter: int, python: int) -> None:
+        self._bases = bases
+        self._zero = ctypes.c_uint64(0)
+        self._journal = (ctypes.c_uint64 * (3 * _JOURNAL_ENTRIES))()
+        self._careful = bytearray()
+        self._code: set[int] = set()
+        self._records: dict[int, _Move] = {}
+        self.meter = Meter(
+            counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
+            resumes_at=-1, string_address=NOWHERE, journal=ctypes.addressof(self._journal),
+            journal_limit=_JOURNAL_ENTRIES, state=state, python=python,
+        )  # fmt: skip
+
+    def learn(self, address: int, bits: int, insn: Sensitive) -> None:
+        """The instruction at linear ``address`` is ``insn``, in ``bits``-bit code, whatever block it runs in."""
+        if insn.opcode not in MOVS:
+            self.forget(address)
+            return
+        record = self._records.get(address)
+        if record is None:
+            if len(self._records) >= _MOST_MOVES:
+                return
+            record = self._records[address] = _Move()
+        zero = ctypes.addressof(self._zero)
+        index = _SEGMENTS.index(insn.segment) if insn.segment else DS
+        source = zero if bits == 64 and index < FS else self._bases[index]
+        target = zero if bits == 64 else self._bases[ES]
+        _Move.__init__(
+            record, ctypes.addressof(self.meter), 1, _CODE_BITS[bits], insn.operand.bit_length() - 1,
+            (1 << 8 * insn.address) - 1, source, target, NOWHERE if bits == 64 else 0xFFFFFFFF,
+        )  # fmt: skip
+
+    def forget(self, address: int) -> None:
+        """Python decides at linear ``address`` from now on."""
+        record = self._records.get(address)
+        if record is not None:
+            record.enabled = 0
+
+    def forget_all(self) -> None:
+        """Python decides everywhere."""
+        for record in self._records.values():
+            record.enabled = 0
+
+    def hook(self, address: int) -> tuple[int, int] | None:
+        """(routine, record) for the hook at linear ``address``, where a move is; None: Python's callback."""
+        record = self._records.get(address)
+        return None if record is None else (routine("move"), ctypes.addressof(record))
+
+    def be_careful(self, top: int, runs: Iterable[tuple[int, int]]) -> None:
+        """Leave stores to Python in these runs of page frames (first, behind the last), and from ``top`` up."""
+        careful = bytearray(top)
+        for first, behind in runs:
+            stop = min(behind, top)
+            if first < stop:
+                careful[first:stop] = b"\1" * (stop - first)
+        for pfn in self._code:
+            careful[pfn] |= _CODE
+        address = ctypes.addressof(ctypes.c_uint8.from_buffer(careful)) if top else 0
+        self._careful, self.meter.careful, self.meter.careful_count = careful, address, top
+
+    def has_code(self, pfn: int) -> None:
+        """Code was translated from this page frame: Python decides about stores there."""
+        if 0 <= pfn < len(self._careful):
+            self._code.add(pfn)
+            self._careful[pfn] |= _CODE
+
+    def has_no_code(self, pfn: int) -> None:
+        """Undo :meth:`has_code`."""
+        if pfn in self._code:
+            self._code.discard(pfn)
+            self._careful[pfn] &= ~_CODE
+
+    def note(self, physical: int, size: int, linear: int) -> bool:
+        """Write a store down behind those that host code wrote down; False where there is no room."""
+        count = self.meter.journal_count
+        if count >= _JOURNAL_ENTRIES - 2:
+            return False
+        self._journal[3 * count : 3 * count + 3] = [physical, size, linear]
+        self.meter.journal_count = count + 1
+        return True
+
+    def void(self) -> None:
+        """What was written down and not asked for does not matter any more."""
+        self.meter.journal_count = 0
+
+    def told(self) -> list[tuple[int, int, int]]:
+        """(physical, size, linear) of the stores since the last call, where the machine is strict."""
+        count = self.meter.journal_count
+        if not count:
+            return []
+        self.meter.journal_count = 0
+        fields = self._journal[: 3 * count]
+        return list(zip(fields[::3], fields[1::3], fields[2::3], strict=True))

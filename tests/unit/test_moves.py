@@ -1,0 +1,112 @@
+"""Host code moves whole pages, and leaves to Python what it must not decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from emu.machine import events as ev
+from emu.machine.ram import ROM_RANGES
+from tests.machine_bench import DATA, Bench, guest_state
+
+MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
+TARGET_PAGES = [(DATA >> 12) + page for page in (4, 5, 6)]
+
+
+def filled(bench: Bench) -> Bench:
+    bench.machine.ram.write(DATA, bytes(index * 7 % 251 for index in range(0x2000)))
+    return bench
+
+
+def asked(bench: Bench) -> list[int]:
+    """How often Python was asked at the move, from now on."""
+    engine, here, seen = bench.machine.engine, bench.symbols["here"], list[int]()
+    ask = engine.on_intercept
+
+    def note(linear: int) -> bool:
+        if linear == here:
+            seen.append(linear)
+        return ask(linear)
+
+    engine.on_intercept = note
+    return seen
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("mode", ["protected", "2-level", "pae", "4-level"])
+def test_pages_are_moved_without_python_and_as_the_engine_moves_them(mode: str, strict: bool) -> None:
+    bench, plain = (
+        filled(Bench(mode, MOVE, strict=strict)),
+        filled(Bench(mode, MOVE, strict=strict, plain_strings=True)),
+    )
+    seen = asked(bench)
+    bench.run()
+    plain.run()
+    assert seen == []
+    assert guest_state(bench.machine) == guest_state(plain.machine)
+    assert bench.machine.count.state == plain.machine.count.state
+    assert bench.machine.hazards.code.state == plain.machine.hazards.code.state
+    assert bool(bench.machine.hazards.code.state) is strict
+    assert bench.machine.count.iterations == 0x800
+
+
+def test_a_forbidden_page_is_left_to_the_policy() -> None:
+    bench = filled(Bench("4-level", MOVE))
+    bench.machine.policy.forbid([TARGET_PAGES[1]], "A")
+    seen = asked(bench)
+    bench.run()
+    assert seen
+    reported = bench.of(ev.OwnerViolation)
+    assert {event.address >> 12 for event in reported if isinstance(event, ev.OwnerViolation)} == {TARGET_PAGES[1]}
+    bench.machine.policy.clear()
+
+
+def test_a_watched_range_is_left_to_python() -> None:
+    bench = filled(Bench("4-level", MOVE))
+    stores: list[int] = []
+    first = TARGET_PAGES[1] << 12
+    bench.machine.watch(first, first + 7, lambda address, _size, _value, _write: stores.append(address))
+    bench.run()
+    assert stores == [first, first + 4]
+
+
+def test_code_in_the_way_is_dropped_and_runs_as_it_is_now() -> None:
+    text = f"call {DATA + 0x4100:#x}\nmovl %eax, %ebx\n" + MOVE.replace("hlt", f"call {DATA + 0x4100:#x}\nhlt")
+    bench = filled(Bench("4-level", text, strict=False))
+    bench.machine.ram.write(DATA + 0x4100, bytes.fromhex("b801000000c3"))
+    bench.machine.ram.write(DATA + 0xF0, bytes.fromhex("b802000000c3"))
+    bench.run()
+    assert (bench.reg("rbx"), bench.reg("rax")) == (1, 2)
+
+
+def test_rom_is_not_written() -> None:
+    rom = ROM_RANGES[0][0]
+    bench = filled(Bench("4-level", MOVE.replace(f"${DATA + 0x4010}", f"${rom}").replace("$0x800", "$0x40")))
+    before = bench.machine.ram.read(rom, 0x100)
+    bench.run()
+    assert bench.machine.ram.read(rom, 0x100) == before
+    assert len(bench.of(ev.BusError)) == 0x40
+
+
+def test_a_breakpoint_on_the_move_stops_at_each_iteration_before_it() -> None:
+    bench = filled(Bench("4-level", MOVE))
+    here = bench.symbols["here"]
+    bench.machine.break_at(here)
+    assert bench.run() == ev.Breakpoint(here)
+    assert bench.reg("rcx") == 0x800
+
+
+def test_an_overlapping_move_repeats_what_it_stored() -> None:
+    text = MOVE.replace(f"${DATA + 0x4010}", f"${DATA + 4}").replace("$0x800", "$0x10")
+    bench = filled(Bench("4-level", text))
+    bench.run()
+    assert bench.machine.ram.read(DATA, 0x44) == bench.machine.ram.read(DATA, 4) * 0x11
+
+
+def test_the_time_that_is_left_bounds_a_move() -> None:
+    bench = filled(Bench("4-level", MOVE))
+    for ticks in (5, 100, 33, 1):
+        before = bench.machine.count.ticks
+        assert bench.run(ticks) == ev.StepLimit(ticks)
+        assert bench.machine.count.ticks == before + ticks
+    assert bench.machine.here()[0].k == 5 + 100 + 33 + 1 - 3
+    assert bench.reg("rcx") == 0x800 - (5 + 100 + 33 + 1 - 3)
