@@ -47,6 +47,7 @@ _MARKED: Final = (
     x86_const.UC_X86_REG_RBX,
 )
 MSR_EFER: Final = 0xC0000080
+_CALL_MSRS: Final = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000084)  # those of SYSENTER and SYSCALL
 _FPU_CONTROL: Final = (
     x86_const.UC_X86_REG_FPCW,
     x86_const.UC_X86_REG_FPSW,
@@ -186,7 +187,9 @@ class Binding(CpuState):
         return self._hook(kind, self._kept(_WRITE_HOOK(self._guarded(function, None))), begin, end)
 
     def _hook_new_blocks(self, function: Callable[[object, BlockPointer, object, object], None]) -> None:
-        self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None))))
+        self._edge = self._hook(
+            unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None)))
+        )
 
     def _hook_exceptions(
         self, interrupt: Callable[[object, int, object], None], undefined: Callable[[object, object], bool]
@@ -200,6 +203,27 @@ class Binding(CpuState):
         writer = self._guarded(lambda _uc, port, size, value, _data: write(port, size, value), None)
         self._uc.hook_add(unicorn_const.UC_HOOK_INSN, reader, aux1=x86_const.UC_X86_INS_IN)
         self._uc.hook_add(unicorn_const.UC_HOOK_INSN, writer, aux1=x86_const.UC_X86_INS_OUT)
+
+    # ---- gates -------------------------------------------------------------------------------------------------
+
+    def ignore_new_code(self) -> None:
+        """From now on no new block is reported; :meth:`kept_msr` knows the MSRs of system calls."""
+        self._unhook(self._edge)
+        self.find_msrs(_CALL_MSRS, self.set_msr)
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The engine's library (:mod:`emu.machine.gates`)."""
+        library: ctypes.CDLL = _LIB
+        return library
+
+    def guarded(self, function: Callable[..., object]) -> Callable[..., object]:
+        """``function`` as C code may call it: what it raises is raised behind the run."""
+        return self._guarded(function, 0)
+
+    def load_cr3(self, value: int) -> None:
+        """What MOV to CR3 does, unchecked: translations are dropped."""
+        _LIB.cpu_x86_update_cr3_x86_64(ctypes.c_void_p(self._address), ctypes.c_uint64(value))
 
     # ---- memory ------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ READ = Access(implicit=True)
 WRITE = Access(write=True, implicit=True)
 PLAIN = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 """The accesses of ordinary instructions, by (user, write)."""
+_AS_USER = Access(user=True)
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
@@ -300,6 +301,8 @@ class Cpu:
         while size > 0:
             step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
             result = self.walk(linear)
+            if result.physical is None and self.cr4 & Cr4.SMAP:
+                result = self.walk(linear, _AS_USER)
             if result.physical is None:
                 return b"".join(parts) or None
             parts.append(self.ram.read(result.physical, step))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +85,7 @@ class CpuState:
         self._address = address
         self._view = memoryview((ctypes.c_char * _SIZE).from_address(address)).cast("B")
         self._efer_at = 0
+        self._msrs: dict[int, ctypes.c_uint64 | ctypes.c_uint32] = {}
         self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
         self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
         self._direction = ctypes.c_int32.from_address(address + _DIRECTION)
@@ -113,6 +114,29 @@ class CpuState:
         if not spots:
             raise EngineError("EFER was not found in the state", hint="install unicorn==2.1.4")
         self._efer_at = spots[0]
+
+    def find_msrs(self, numbers: Iterable[int], write: Callable[[int, int], None]) -> None:
+        """Find where MSRs are kept, by ``write(number, value)``: :meth:`kept_msr` reads them then, also inside a gate.
+
+        Values are of 16 bits, since SYSENTER_CS keeps no more.
+        """
+        marks = {number: 0xC0D1 + index for index, number in enumerate(numbers)}
+        for number, mark in marks.items():
+            write(number, mark)
+        space = self._search_space()
+        for number, mark in marks.items():
+            spots = [at for at in range(_CR, len(space) - 7, 4) if struct.unpack_from("<I", space, at)[0] == mark]
+            if len(spots) != 1:
+                raise EngineError(f"MSR {number:#x} was found at {len(spots)} places", hint="install unicorn==2.1.4")
+            self._msrs[number] = ctypes.c_uint64.from_address(self._address + spots[0])
+            write(number, 0)
+        wide = [number for number, kept in self._msrs.items() if kept.value]
+        for number in wide:  # the next field begins within the quadword
+            self._msrs[number] = ctypes.c_uint32.from_address(ctypes.addressof(self._msrs[number]))
+
+    def kept_msr(self, number: int) -> int:
+        """An MSR that :meth:`find_msrs` found."""
+        return int(self._msrs[number].value)
 
     def _search_space(self) -> bytes:
         """What of the state and behind it is mapped: the state's own end is not known."""

@@ -56,6 +56,10 @@ class Engine(Binding):
             self._pending = stop
         self._halt()
 
+    def stop_before(self) -> None:
+        """Inside a gate: the run ends, and the instruction at hand is not counted."""
+        self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
+
     def _on_edge(self, _uc: object, current: BlockPointer, _previous: object, _data: object) -> None:
         block = current.contents
         if block.icount == 1 and self._is_retry(block.pc):

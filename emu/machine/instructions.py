@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emu.machine import events as ev
-from emu.machine.cpustate import RAX, RCX, RDX
+from emu.machine import system_calls
+from emu.machine.cpustate import RAX, RBX, RCX, RDX
+from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.x86 import control as rules
-from emu.x86.bits import Cr4, Dr6, Dr7, Efer, Eflags, Msr
+from emu.x86.bits import U32, Cr4, Dr6, Dr7, Eflags, Msr
 from emu.x86.control import Refusal
+from emu.x86.cpuid import cpuid
 from emu.x86.exceptions import Vector
 from emu.x86.paging import is_canonical
 from emu.x86.sensitive import SERIALIZING, Kind, Sensitive
@@ -66,6 +69,7 @@ class Instructions:
             Kind.MAGIC: self._magic,
             Kind.DR_WRITE: self._dr_write,
             Kind.DR_READ: self._dr_read,
+            Kind.CPUID: self._cpuid,
         }
         self.msrs: dict[int, int] = dict(_OURS)
         self.cr8 = 0
@@ -349,7 +353,15 @@ class Instructions:
 
     def _syscall(self, insn: Sensitive) -> None:
         machine = self._machine
-        if not machine.cpu.efer & Efer.SCE and insn.opcode in (0x05, 0x07):
-            self._refused(Refusal(Vector.UD, None, "SYSCALL or SYSRET with EFER.SCE=0 (SDM 2B SYSCALL)"))
-            return
-        machine.stop(ev.NotModelled(machine.cpu.pc, "SYSCALL, SYSRET, SYSENTER and SYSEXIT"))
+        if not self._refused(system_calls.call(machine.cpu, insn, machine.engine.msr)):
+            machine.engine.clear_interrupt_shadow()
+            machine.count.pass_time(1)
+            if machine.cpu.rflags & Eflags.TF:
+                machine.faults.single_step()
+
+    def _cpuid(self, insn: Sensitive) -> None:
+        machine, engine = self._machine, self._machine.engine
+        leaf = cpuid(machine.cpu.control(), engine.gpr(RAX) & U32, engine.gpr(RCX) & U32, TICKS_PER_SECOND)
+        for register, value in zip((RAX, RBX, RCX, RDX), leaf, strict=True):
+            engine.set_gpr(register, value)
+        self._retire(insn)

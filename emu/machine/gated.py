@@ -1,0 +1,245 @@
+"""A machine for whole operating systems: it runs at the engine's speed, and no code is searched.
+
+What :class:`emu.machine.machine.Machine` finds in the code beforehand and stops at, this one meets through gates
+(:mod:`emu.machine.gates`) when it executes.  The rules are the same functions, and the rare instructions are done by the
+same handlers: the run ends before the instruction, and :mod:`emu.machine.instructions` does it.  The frequent ones (RDTSC,
+CPUID, SYSCALL and SYSRET, MOV to CR3, IN and OUT) are done in the gate.
+
+It looks for no hazards and enforces no owner policy.  Its events go to listeners and are not kept.  Repeated string
+instructions are the engine's, and each iteration counts as an instruction.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from emu.kexec.e820 import MemoryMap
+from emu.machine import events as ev
+from emu.machine import system_calls
+from emu.machine.cpustate import RAX, RBX, RCX, RDX
+from emu.machine.devices.clock import TICKS_PER_SECOND
+from emu.machine.gates import Gate, close_all
+from emu.machine.instructions import Instructions
+from emu.machine.loop import Loop
+from emu.machine.machine import Machine
+from emu.machine.stops import EngineStop, StopKind
+from emu.x86 import control as rules
+from emu.x86.bits import U32, Cr4, Efer, Eflags, Msr
+from emu.x86.cpuid import cpuid
+
+_STATE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_STATE_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
+_STATE_INT_LONG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
+_STATE_LONG_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32)
+_STATE_INT_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+_LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int)
+
+
+class GatedLoop(Loop):
+    """The run loop with gates.  ``gated`` is true while they are open."""
+
+    def __init__(self, machine: GatedMachine) -> None:
+        super().__init__(machine)
+        self._before = -1
+        self._behind = False
+        self.gated = False
+        self._gates = self._always()
+        self._window = self._while_waiting()
+
+    def _gate(self, name: str, prototype: Callable[..., object], function: Callable[..., object]) -> Gate:
+        return Gate(self._engine.library, f"helper_{name}_x86_64", prototype(self._engine.guarded(function)))
+
+    def _always(self) -> tuple[Gate, ...]:
+        stop = self.stop_before
+        return (
+            self._gate("rdtsc", _STATE, self._rdtsc),
+            self._gate("rdtscp", _STATE, stop),
+            self._gate("cpuid", _STATE, self._cpuid),
+            self._gate("rdmsr", _STATE, stop),
+            self._gate("wrmsr", _STATE, stop),
+            self._gate("rdpmc", _STATE, stop),
+            self._gate("write_crN", _STATE_INT_LONG, self._write_cr),
+            self._gate("read_crN", _LONG_OF_STATE_INT, self._read_cr),
+            self._gate("lmsw", _STATE_INT, stop),
+            self._gate("clts", _STATE, stop),
+            self._gate("syscall", _STATE_INT, self._syscall),
+            self._gate("sysret", _STATE_INT, self._syscall),
+            self._gate("sysenter", _STATE, stop),
+            self._gate("sysexit", _STATE_INT, stop),
+        )
+
+    def _while_waiting(self) -> tuple[Gate, ...]:
+        """Gates of what may set IF or end an NMI: open only while something waits for that."""
+        stop = self.stop_before
+        return (
+            self._gate("sti", _STATE, stop),
+            self._gate("write_eflags", _STATE_LONG_INT, stop),
+            self._gate("iret_protected", _STATE_INT_INT, stop),
+            self._gate("iret_real", _STATE_INT, stop),
+        )
+
+    # ---- running -----------------------------------------------------------------------------------------------
+
+    def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
+        self._before, self._behind = -1, False
+        if passing < 0:  # else it is one instruction, which our own handlers have judged
+            self._open()
+        try:
+            stop = super()._engine_run(budget, passing, tick_budget=tick_budget)
+        finally:
+            if self.gated:
+                close_all((*self._gates, *self._window))
+                self.gated = False
+        if self._before >= 0:
+            self._engine.rip = self._before
+        elif stop.kind is StopKind.COUNT and stop.executed < self._run_budget and not self._behind and passing < 0:
+            self.halt()
+        return stop
+
+    def _open(self) -> None:
+        self.gated = True
+        for gate in self._gates:
+            gate.open()
+        machine = self._machine
+        if self._cpu.nmi_blocked or machine.nmi_pending or self._board.pic.pending_vector() is not None:
+            for gate in self._window:
+                gate.open()
+
+    def stop_before(self, *_arguments: int) -> int:
+        """Inside a gate: the run ends before the instruction at hand, and its handler does it."""
+        self._before = self._engine.rip
+        self._engine.stop_before()
+        return 0
+
+    def end_behind(self) -> None:
+        """Inside a callback of the engine: something is due behind the instruction at hand."""
+        self._behind = True
+        self._engine.end_behind()
+
+    def stop(self, outcome: ev.Outcome) -> None:
+        """As :meth:`Loop.stop`."""
+        self._behind = True
+        super().stop(outcome)
+
+    def _intercepted(self) -> None:
+        if self._before >= 0:
+            self._code.forget()
+            self._stop_insn = self._code.at(self._cpu.pc)
+        super()._intercepted()
+
+    def on_intercept(self, address: int) -> bool:
+        """As :meth:`Loop.on_intercept`; only breakpoints are intercepted here."""
+        done = self._engine.ticks_in_run()
+        if done >= self._run_budget:
+            return True
+        if self._breaks.look is not None:
+            self.sync_time()
+            self._breaks.look(address)
+        if (address, self._run_start + done) != self._resumed_at and self._breaks.at(address):
+            self.outcome = ev.Breakpoint(address)
+            return True
+        return False
+
+    # ---- instructions done in their gate -------------------------------------------------------------------------
+
+    def _rdtsc(self, _state: int) -> None:
+        engine = self._engine
+        if engine.cr(4) & Cr4.TSD and engine.cpl:
+            self.stop_before()
+            return
+        self.sync_time()
+        value = self._count.ticks + self._machine.instructions.msrs[Msr.TSC]
+        engine.set_gpr(RAX, value & U32)
+        engine.set_gpr(RDX, value >> 32 & U32)
+
+    def _cpuid(self, _state: int) -> None:
+        engine = self._engine
+        leaf = cpuid(self._cpu.control(), engine.gpr(RAX) & U32, engine.gpr(RCX) & U32, TICKS_PER_SECOND)
+        for register, value in zip((RAX, RBX, RCX, RDX), leaf, strict=True):
+            engine.set_gpr(register, value)
+
+    def _write_cr(self, _state: int, number: int, value: int) -> None:
+        long = self._engine.efer & Efer.LMA
+        if number != 3 or not long or rules.check_cr3_write(self._cpu.control(), value) is not None:
+            self.stop_before()
+            return
+        self._engine.load_cr3(value & ~(1 << 63))
+        self._cpu.forget_translations()
+
+    def _read_cr(self, _state: int, number: int) -> int:
+        match number:
+            case 3:
+                return self._cpu.cr3
+            case 8:
+                return self._machine.instructions.cr8
+            case _:
+                return self._engine.cr(number)
+
+    def _syscall(self, _state: int, _operand: int) -> None:
+        engine = self._engine
+        insn = self._code.at(self._cpu.pc)
+        if insn is None or engine.rflags & Eflags.TF or system_calls.call(self._cpu, insn, engine.kept_msr) is not None:
+            self.stop_before()
+
+
+class GatedInstructions(Instructions):
+    """IN and OUT as the engine executes them, without a stop."""
+
+    def __init__(self, machine: GatedMachine) -> None:
+        super().__init__(machine)
+        self._gated = machine
+
+    def _may(self) -> bool:
+        """Brings time up to here; false where the instruction is stopped at, because its privilege is to be judged."""
+        machine = self._gated
+        loop = machine.loop
+        if not loop.gated:
+            return True
+        flags = machine.engine.rflags
+        if machine.engine.cpl > (flags >> 12 & 3) or flags & Eflags.VM:
+            loop.stop_before()
+            return False
+        loop.sync_time()
+        machine.clock.now = machine.count.ticks
+        return True
+
+    def _settle(self) -> None:
+        machine = self._gated
+        loop = machine.loop
+        if loop.gated and (loop.outcome is not None or machine.board.pic.pending_vector() is not None):
+            loop.end_behind()
+
+    def port_read(self, port: int, size: int) -> int:
+        """The engine executes IN."""
+        if not self._may():
+            return 0
+        value = super().port_read(port, size)
+        self._settle()
+        return value
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """The engine executes OUT."""
+        if self._may():
+            super().port_write(port, size, value)
+            self._settle()
+
+
+class GatedMachine(Machine):
+    """See the module.  Everything else is as in :class:`Machine`: run, step, breakpoints, watches, snapshots."""
+
+    loop: GatedLoop
+
+    def __init__(self, memory_map: MemoryMap) -> None:
+        super().__init__(memory_map, strict=False, plain_strings=True)
+
+    def _wire(self) -> None:
+        self.engine.ignore_new_code()
+        self.instructions = GatedInstructions(self)
+        self.loop = GatedLoop(self)
+        super()._wire()
+
+    def emit(self, event: ev.Event) -> None:
+        """Tell the listeners; nothing is kept."""
+        for listener in self.listeners:
+            listener(event)
