@@ -161,6 +161,11 @@ class Exited(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
+class ResetAsked(Outcome):
+    """A guest asked the board for a reset (as Linux does to reboot)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Halted(Outcome):
     """HLT with nothing that could ever wake the processor."""
 

@@ -12,17 +12,20 @@ instructions are the engine's, and each iteration counts as an instruction.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from emu.kexec.e820 import MemoryMap
 from emu.machine import events as ev
 from emu.machine import system_calls
 from emu.machine.cpustate import RAX, RBX, RCX, RDX
 from emu.machine.devices.clock import TICKS_PER_SECOND
+from emu.machine.devices.post import POST_PORT, PostPort
+from emu.machine.devices.reset import ResetControl
 from emu.machine.gates import Gate, close_all
 from emu.machine.instructions import Instructions
 from emu.machine.loop import Loop
 from emu.machine.machine import Machine
+from emu.machine.ram import ROM_RANGES
 from emu.machine.stops import EngineStop, StopKind
 from emu.x86 import control as rules
 from emu.x86.bits import U32, Cr4, Efer, Eflags, Msr
@@ -37,13 +40,17 @@ _LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c
 
 
 class GatedLoop(Loop):
-    """The run loop with gates.  ``gated`` is true while they are open."""
+    """The run loop with gates.  ``gated`` is true while they are open.
+
+    ``on_wait(ticks)`` is called where the guest halts until an event that is so many ticks ahead, before it is skipped to.
+    """
 
     def __init__(self, machine: GatedMachine) -> None:
         super().__init__(machine)
         self._before = -1
         self._behind = False
         self.gated = False
+        self.on_wait: Callable[[int], None] = lambda _ticks: None
         self._gates = self._always()
         self._window = self._while_waiting()
 
@@ -105,6 +112,14 @@ class GatedLoop(Loop):
         if self._cpu.nmi_blocked or machine.nmi_pending or self._board.pic.pending_vector() is not None:
             for gate in self._window:
                 gate.open()
+
+    def halt(self) -> None:
+        """As :meth:`Loop.halt`."""
+        deadline = self._board.bus.next_deadline()
+        if deadline is not None and self._cpu.rflags & Eflags.IF:
+            self.on_wait(max(0, deadline - self._count.ticks))
+        if self.outcome is None:
+            super().halt()
 
     def stop_before(self, *_arguments: int) -> int:
         """Inside a gate: the run ends before the instruction at hand, and its handler does it."""
@@ -230,8 +245,13 @@ class GatedMachine(Machine):
 
     loop: GatedLoop
 
-    def __init__(self, memory_map: MemoryMap) -> None:
-        super().__init__(memory_map, strict=False, plain_strings=True)
+    def __init__(
+        self, memory_map: MemoryMap, *, roms: Iterable[tuple[int, int]] = ROM_RANGES, post_port: int = POST_PORT
+    ) -> None:
+        super().__init__(memory_map, strict=False, plain_strings=True, roms=roms)
+        self.board.bus.attach(ResetControl(self._signal))
+        if post_port != POST_PORT:
+            self.board.bus.attach(PostPort(self._signal, post_port))
 
     def _wire(self) -> None:
         self.engine.ignore_new_code()

@@ -18,7 +18,7 @@ from emu.machine.counting import Counting, CountState
 from emu.machine.cpu import PDPT_PAGE, Cpu, CpuSnapshot
 from emu.machine.devices.board import Board, pc_devices
 from emu.machine.devices.clock import Clock
-from emu.machine.devices.signals import ConsoleLine, DeviceSignal, ExitRequest, HostRequest
+from emu.machine.devices.signals import ConsoleLine, DeviceSignal, ExitRequest, HostRequest, ResetRequest
 from emu.machine.engine import Engine
 from emu.machine.faults import Faults
 from emu.machine.hazards import Hazards, HazardState
@@ -27,7 +27,7 @@ from emu.machine.loop import Loop
 from emu.machine.owners import Owner, Owners
 from emu.machine.passing import Passing
 from emu.machine.policy import Policy
-from emu.machine.ram import Ram, RamSnapshot
+from emu.machine.ram import ROM_RANGES, Ram, RamSnapshot
 from emu.machine.watches import Touched, Watches
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.bits import PHYS_MASK
@@ -56,12 +56,19 @@ class Machine:
     ``strict`` also enforces the owner policy and reports hazards; both speeds give the same guest-visible results.
     """
 
-    def __init__(self, memory_map: MemoryMap, *, strict: bool = True, plain_strings: bool = False) -> None:
+    def __init__(
+        self,
+        memory_map: MemoryMap,
+        *,
+        strict: bool = True,
+        plain_strings: bool = False,
+        roms: Iterable[tuple[int, int]] = ROM_RANGES,
+    ) -> None:
         self.memory_map = memory_map
         self.strict = strict
         self.plain_strings = plain_strings
         self.engine = Engine()
-        self.ram = Ram(memory_map)
+        self.ram = Ram(memory_map, roms)
         self._pdpt = mmap.mmap(-1, PAGE_SIZE)
         self.cpu = Cpu(self.engine, self.ram, memoryview(self._pdpt))
         self.clock = Clock()
@@ -152,6 +159,8 @@ class Machine:
                 self.loop.outcome = ev.Exited(status)
             case HostRequest(value):
                 self.loop.outcome = ev.HostCall(value)
+            case ResetRequest():
+                self.loop.outcome = ev.ResetAsked()
             case ConsoleLine(port, text):
                 self.emit(ev.ConsoleLine(*self.here(), port, text))
             case _:

@@ -72,7 +72,7 @@ def _make_bank(start: int, end: int, *, rom: bool) -> Bank:
 class Ram:
     """All banks of a machine.  ``on_host_write`` hears of each host write, so that the engine drops stale blocks."""
 
-    def __init__(self, memory_map: MemoryMap) -> None:
+    def __init__(self, memory_map: MemoryMap, roms: Iterable[tuple[int, int]] = ROM_RANGES) -> None:
         spans: list[tuple[int, int, bool]] = []
         for part in memory_map.ram_ranges:
             start, end = page_down(part.start), page_up(part.end)
@@ -80,7 +80,7 @@ class Ram:
                 start = spans[-1][1]
             if start < end:
                 spans.append((start, end, False))
-        for start, end in ROM_RANGES:
+        for start, end in roms:
             if all(end <= s or start >= e for s, e, _ in spans):
                 spans.append((start, end, True))
         self.banks = [_make_bank(start, end, rom=rom) for start, end, rom in sorted(spans)]

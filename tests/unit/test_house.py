@@ -24,7 +24,7 @@ LAYERS = (
     {"machine"},
     {"journey"},
     {"report"},
-    {"debugger", "fuzz", "oracle", "suite", "trials"},
+    {"boot", "debugger", "fuzz", "oracle", "suite", "trials"},
     {"bench", "catalogue", "mutation"},
     {"cli_fuzz", "cli_info", "cli_kernel"},
     {"cli", "__main__"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from emu.machine.devices.signals import ConsoleLine, SignalSink
 
 
 class Console:
-    """Collects what a guest writes to the port called ``name``."""
+    """Collects what a guest writes to the port called ``name``; ``on_byte`` hears of each byte at once."""
 
     def __init__(self, name: str, signal: SignalSink) -> None:
         self.name = name
@@ -14,6 +16,7 @@ class Console:
         self._written = bytearray()
         self._line_start = 0
         self._copy = b""
+        self.on_byte: Callable[[int], None] = lambda _byte: None
 
     @property
     def output(self) -> bytes:
@@ -30,6 +33,7 @@ class Console:
     def put(self, byte: int) -> None:
         """Take one byte; a line feed completes a line and signals it."""
         self._written.append(byte)
+        self.on_byte(byte)
         if byte == ord("\n"):
             line = self.unfinished
             self._line_start = len(self._written)

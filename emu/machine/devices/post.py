@@ -15,13 +15,14 @@ class PostPort(StateDevice[int]):
 
     name = "post"
 
-    def __init__(self, signal: SignalSink) -> None:
+    def __init__(self, signal: SignalSink, port: int = POST_PORT) -> None:
         super().__init__(0)
         self._signal = signal
+        self._port = port
 
     def ports(self) -> Iterable[int]:
-        """0x80 alone."""
-        return (POST_PORT,)
+        """0x80, or the one given."""
+        return (self._port,)
 
     def read(self, port: int, size: int) -> int:
         """The last code."""

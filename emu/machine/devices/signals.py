@@ -21,6 +21,11 @@ class HostRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetRequest:
+    """The guest asked the board to reset the processor."""
+
+
+@dataclass(frozen=True, slots=True)
 class PostCode:
     """The guest wrote ``value`` to the POST port."""
 
@@ -35,7 +40,7 @@ class ConsoleLine:
     text: str
 
 
-DeviceSignal = ExitRequest | HostRequest | PostCode | ConsoleLine
+DeviceSignal = ExitRequest | HostRequest | ResetRequest | PostCode | ConsoleLine
 SignalSink = Callable[[DeviceSignal], None]
 IrqLine = Callable[[int, bool], None]
 """Sets interrupt request line ``number`` (0 to 15) to a level."""

@@ -1,0 +1,128 @@
+"""``kjump boot``: an image in the machine, its console on standard input and output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emu.boot.console import Terminal, open_input
+from emu.boot.flat import rom_spaces
+from emu.boot.formats import Format, Wishes, make_plan
+from emu.boot.load import load
+from emu.boot.run import Boot, Limits, Summary
+from emu.errors import EXIT_FINDINGS, JourneyError, KjumpError
+from emu.kexec.e820 import MemoryMap, default_map
+from emu.kexec.memparse import memparse
+from emu.machine.devices.post import POST_PORT
+from emu.machine.gated import GatedMachine
+from emu.machine.ram import ROM_RANGES
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
+
+DEFAULT_RAM = "256M"
+
+
+def _number(text: str) -> int:
+    return int(text, 0)
+
+
+def add_boot_command(subparsers: Subparsers) -> None:
+    """Add ``boot``; its ``action`` gives the exit status."""
+    parser = subparsers.add_parser("boot", help="boot a kernel, a Multiboot program, a flat image or a ROM")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="what to boot; its format is seen from its header")
+    image = parser.add_argument_group("image")
+    image.add_argument("--format", choices=list(Format), help="take IMAGE for this (flat and rom have no header)")
+    image.add_argument("--initrd", type=Path, metavar="F", help="initramfs of a bzImage, module of a Multiboot kernel")
+    image.add_argument("--append", default="", metavar="S", help="the command line")
+    image.add_argument("--bits", type=int, choices=(16, 32, 64), help="the entry of a bzImage; the code of a flat image")
+    image.add_argument("--load", type=_number, metavar="ADDRESS", help="where a flat image goes (default: 0x7c00)")
+    image.add_argument("--entry", type=_number, metavar="ADDRESS", help="where it begins (default: where it is loaded)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--ram", metavar="SIZE", help=f"RAM of the machine (default: {DEFAULT_RAM})")
+    machine.add_argument("--e820", type=Path, metavar="FILE.toml", help="the memory map: an array of [[range]] tables")
+    machine.add_argument("--post-port", type=_number, metavar="PORT", help="show what is written there on stderr")
+    end = parser.add_argument_group("end")
+    end.add_argument("--until", metavar="REGEX", help="end when the console matches")
+    end.add_argument("--time", type=float, metavar="SECONDS", help="end after so many virtual seconds")
+    end.add_argument("--instructions", type=int, metavar="N", help="end after so many instructions")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
+    parser.set_defaults(action=_boot)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KjumpError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _memory(args: argparse.Namespace) -> MemoryMap:
+    if args.e820 is not None:
+        if args.ram is not None:
+            raise KjumpError("the map says how much memory there is", where="--ram", hint="leave it out, or --e820")
+        try:
+            document = tomllib.loads(_read(args.e820).decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise KjumpError(f"is no TOML: {error}", where=str(args.e820)) from error
+        tables = document.get("range")
+        if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+            raise JourneyError("has no [[range]] tables", where=str(args.e820), hint="start, end or size, type")
+        return MemoryMap.from_tables(tables)
+    text = args.ram or DEFAULT_RAM
+    size, end = memparse(text)
+    if end != len(text) or not size:
+        raise KjumpError(f"{text!r} is no size", where="--ram", hint="as 256M")
+    return default_map(size)
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    try:
+        until = re.compile(args.until.encode()) if args.until is not None else None
+    except re.error as error:
+        raise KjumpError(f"{args.until!r} is no regular expression: {error}", where="--until") from error
+    return Limits(args.time, args.instructions, until)
+
+
+def _boot(args: argparse.Namespace) -> int:
+    limits, memory_map, data = _limits(args), _memory(args), _read(args.image)
+    wishes = Wishes(Format(args.format) if args.format else None, args.load, args.entry, args.bits, args.append)
+    initrd = _read(args.initrd) if args.initrd is not None else b""
+    plan = make_plan(data, str(args.image), memory_map, wishes, initrd)
+    roms = rom_spaces(len(data)) if wishes.format is Format.ROM else ROM_RANGES
+    machine = GatedMachine(memory_map, roms=roms, post_port=POST_PORT if args.post_port is None else args.post_port)
+    load(machine, plan)
+    post = None if args.post_port is None else _show_post
+    boot = Boot(machine, None if args.json else sys.stdout.buffer, limits, post)
+    if not args.json:
+        print(f"kjump: {plan.what}", file=sys.stderr)
+    given = open_input(machine.board.serial)
+    try:
+        summary = boot.run(given)
+    finally:
+        boot.output.flush()
+        if isinstance(given, Terminal):
+            given.close()
+        machine.close()
+    _show(summary, as_json=args.json)
+    return 0 if summary.ok else EXIT_FINDINGS
+
+
+def _show_post(code: int) -> None:
+    print(f"kjump: POST {code:02x}", file=sys.stderr)
+
+
+def _show(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary.to_json()))
+        return
+    seconds = summary.to_json()["virtual_seconds"]
+    print(
+        f"\nkjump: {summary.told}\nkjump: {summary.instructions:,} instructions, {seconds:,.3f} virtual seconds",
+        file=sys.stderr,
+    )
