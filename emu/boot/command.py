@@ -40,7 +40,9 @@ def add_boot_command(subparsers: Subparsers) -> None:
     image.add_argument("--format", choices=list(Format), help="take IMAGE for this (flat and rom have no header)")
     image.add_argument("--initrd", type=Path, metavar="F", help="initramfs of a bzImage, module of a Multiboot kernel")
     image.add_argument("--append", default="", metavar="S", help="the command line")
-    image.add_argument("--bits", type=int, choices=(16, 32, 64), help="the entry of a bzImage; the code of a flat image")
+    image.add_argument(
+        "--bits", type=int, choices=(16, 32, 64), help="the entry of a bzImage; the code of a flat image"
+    )
     image.add_argument("--load", type=_number, metavar="ADDRESS", help="where a flat image goes (default: 0x7c00)")
     image.add_argument("--entry", type=_number, metavar="ADDRESS", help="where it begins (default: where it is loaded)")
     machine = parser.add_argument_group("machine")

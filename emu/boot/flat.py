@@ -1,4 +1,4 @@
-"""Images without a header: an ELF for the bare machine, a flat binary at an address, a ROM that the reset line starts."""
+"""Images without a boot protocol: an ELF for the bare machine, a flat binary at an address, a ROM."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def _surroundings(memory_map: MemoryMap, bits: int, append: str) -> list[tuple[i
     """What code that starts in protected or long mode finds: descriptors, tables, boot parameters."""
     pieces: list[tuple[int, bytes]] = []
     if bits != 16:
-        place(memory_map, BOOT_TABLES_ADDRESS, COMMAND_LINE_ADDRESS + PAGE_SIZE - BOOT_TABLES_ADDRESS, "boot parameters")
+        place(
+            memory_map, BOOT_TABLES_ADDRESS, COMMAND_LINE_ADDRESS + PAGE_SIZE - BOOT_TABLES_ADDRESS, "boot parameters"
+        )
         line = append.encode() + b"\0"
         pieces.append((BOOT_GDT_ADDRESS, GDT_LONG if bits == 64 else GDT))
         pieces.append((BOOT_PARAMS_ADDRESS, boot_params(memory_map, COMMAND_LINE_ADDRESS)))

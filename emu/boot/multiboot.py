@@ -1,4 +1,4 @@
-"""A kernel by the Multiboot specification, version 1: its header, what it is loaded by, and the information it is given.
+"""A kernel by the Multiboot specification, version 1: its header, how it is loaded, the information it is given.
 
 Source: Multiboot Specification 0.6.96, sections 3.1 (header), 3.2 (machine state), 3.3 (boot information).
 """

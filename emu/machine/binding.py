@@ -187,9 +187,7 @@ class Binding(CpuState):
         return self._hook(kind, self._kept(_WRITE_HOOK(self._guarded(function, None))), begin, end)
 
     def _hook_new_blocks(self, function: Callable[[object, BlockPointer, object, object], None]) -> None:
-        self._edge = self._hook(
-            unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None)))
-        )
+        self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None))))
 
     def _hook_exceptions(
         self, interrupt: Callable[[object, int, object], None], undefined: Callable[[object, object], bool]
@@ -206,9 +204,8 @@ class Binding(CpuState):
 
     # ---- gates -------------------------------------------------------------------------------------------------
 
-    def ignore_new_code(self) -> None:
-        """From now on no new block is reported; :meth:`kept_msr` knows the MSRs of system calls."""
-        self._unhook(self._edge)
+    def find_call_msrs(self) -> None:
+        """:meth:`kept_msr` knows the MSRs of system calls from now on."""
         self.find_msrs(_CALL_MSRS, self.set_msr)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -115,17 +115,24 @@ class CpuState:
             raise EngineError("EFER was not found in the state", hint="install unicorn==2.1.4")
         self._efer_at = spots[0]
 
-    def find_msrs(self, numbers: Iterable[int], write: Callable[[int, int], None]) -> None:
+    def find_msrs(self, numbers: Sequence[int], write: Callable[[int, int], None]) -> None:
         """Find where MSRs are kept, by ``write(number, value)``: :meth:`kept_msr` reads them then, also inside a gate.
 
         Values are of 16 bits, since SYSENTER_CS keeps no more.
         """
-        marks = {number: 0xC0D1 + index for index, number in enumerate(numbers)}
-        for number, mark in marks.items():
-            write(number, mark)
-        space = self._search_space()
-        for number, mark in marks.items():
-            spots = [at for at in range(_CR, len(space) - 7, 4) if struct.unpack_from("<I", space, at)[0] == mark]
+        spaces = []
+        for mark in (0xC0D1, 0xA1B1):
+            for index, number in enumerate(numbers):
+                write(number, mark + index)
+            spaces.append(self._search_space())
+        first, second = spaces
+        for index, number in enumerate(numbers):
+            before, after = struct.pack("<I", 0xC0D1 + index), struct.pack("<I", 0xA1B1 + index)
+            spots = [
+                at
+                for at in range(_CR, min(len(first), len(second)) - 7, 4)
+                if first[at : at + 4] == before and second[at : at + 4] == after
+            ]
             if len(spots) != 1:
                 raise EngineError(f"MSR {number:#x} was found at {len(spots)} places", hint="install unicorn==2.1.4")
             self._msrs[number] = ctypes.c_uint64.from_address(self._address + spots[0])
@@ -311,6 +318,10 @@ class CpuState:
     def interrupt_shadow(self) -> bool:
         """True at the boundary after STI, MOV SS or POP SS, where no maskable interrupt is taken."""
         return bool(self._view[_HFLAGS] & _HF_INHIBIT_IRQ)
+
+    @interrupt_shadow.setter
+    def interrupt_shadow(self, on: bool) -> None:
+        self._hflags.value = self._hflags.value & ~_HF_INHIBIT_IRQ | (_HF_INHIBIT_IRQ if on else 0)
 
     @property
     def single_instructions(self) -> bool:

@@ -60,6 +60,11 @@ class Engine(Binding):
         """Inside a gate: the run ends, and the instruction at hand is not counted."""
         self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
 
+    @property
+    def came_back(self) -> bool:
+        """The last run ended before its count was used up, of its own accord: behind a HLT, or at an exit."""
+        return self._counter.value <= self._limit and not self._skipped
+
     def _on_edge(self, _uc: object, current: BlockPointer, _previous: object, _data: object) -> None:
         block = current.contents
         if block.icount == 1 and self._is_retry(block.pc):

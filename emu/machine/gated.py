@@ -1,9 +1,9 @@
 """A machine for whole operating systems: it runs at the engine's speed, and no code is searched.
 
 What :class:`emu.machine.machine.Machine` finds in the code beforehand and stops at, this one meets through gates
-(:mod:`emu.machine.gates`) when it executes.  The rules are the same functions, and the rare instructions are done by the
-same handlers: the run ends before the instruction, and :mod:`emu.machine.instructions` does it.  The frequent ones (RDTSC,
-CPUID, SYSCALL and SYSRET, MOV to CR3, IN and OUT) are done in the gate.
+(:mod:`emu.machine.gates`) when it executes.  The rules are the same functions, and the rare instructions are done by
+the same handlers: the run ends before the instruction, and :mod:`emu.machine.instructions` does it.  The frequent ones
+(RDTSC, CPUID, SYSCALL and SYSRET, MOV to CR3, IN and OUT) are done in the gate.
 
 It looks for no hazards and enforces no owner policy.  Its events go to listeners and are not kept.  Repeated string
 instructions are the engine's, and each iteration counts as an instruction.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from emu.kexec.e820 import MemoryMap
 from emu.machine import events as ev
 from emu.machine import system_calls
-from emu.machine.cpustate import RAX, RBX, RCX, RDX
+from emu.machine.cpustate import RAX, RBX, RCX, RDX, RSP
 from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.devices.post import POST_PORT, PostPort
 from emu.machine.devices.reset import ResetControl
@@ -42,13 +42,15 @@ _LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c
 class GatedLoop(Loop):
     """The run loop with gates.  ``gated`` is true while they are open.
 
-    ``on_wait(ticks)`` is called where the guest halts until an event that is so many ticks ahead, before it is skipped to.
+    ``on_wait(ticks)`` is called where the guest halts until an event that is so many ticks ahead, before that time is
+    skipped.
     """
 
     def __init__(self, machine: GatedMachine) -> None:
         super().__init__(machine)
         self._before = -1
-        self._behind = False
+        self._shadow = False
+        self._rsp = 0
         self.gated = False
         self.on_wait: Callable[[int], None] = lambda _ticks: None
         self._gates = self._always()
@@ -70,6 +72,8 @@ class GatedLoop(Loop):
             self._gate("read_crN", _LONG_OF_STATE_INT, self._read_cr),
             self._gate("lmsw", _STATE_INT, stop),
             self._gate("clts", _STATE, stop),
+            self._gate("set_dr", _STATE_INT_LONG, stop),
+            self._gate("get_dr", _LONG_OF_STATE_INT, stop),
             self._gate("syscall", _STATE_INT, self._syscall),
             self._gate("sysret", _STATE_INT, self._syscall),
             self._gate("sysenter", _STATE, stop),
@@ -89,7 +93,7 @@ class GatedLoop(Loop):
     # ---- running -----------------------------------------------------------------------------------------------
 
     def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
-        self._before, self._behind = -1, False
+        self._before = -1
         if passing < 0:  # else it is one instruction, which our own handlers have judged
             self._open()
         try:
@@ -99,10 +103,14 @@ class GatedLoop(Loop):
                 close_all((*self._gates, *self._window))
                 self.gated = False
         if self._before >= 0:
-            self._engine.rip = self._before
-        elif stop.kind is StopKind.COUNT and stop.executed < self._run_budget and not self._behind and passing < 0:
+            self._engine.rip, self._engine.interrupt_shadow = self._before, self._shadow
+            self._engine.set_gpr(RSP, self._rsp)  # POPF has popped
+        elif passing < 0 and stop.kind is StopKind.COUNT and self._engine.came_back and self._behind_hlt():
             self.halt()
         return stop
+
+    def _behind_hlt(self) -> bool:
+        return self._cpu.peek(self._cpu.pc - 1, 1) == b"\xf4"
 
     def _open(self) -> None:
         self.gated = True
@@ -114,28 +122,35 @@ class GatedLoop(Loop):
                 gate.open()
 
     def halt(self) -> None:
-        """As :meth:`Loop.halt`."""
-        deadline = self._board.bus.next_deadline()
-        if deadline is not None and self._cpu.rflags & Eflags.IF:
-            self.on_wait(max(0, deadline - self._count.ticks))
-        if self.outcome is None:
-            super().halt()
+        """As :meth:`Loop.halt`, with a word to ``on_wait`` before each event that is waited for."""
+        enabled = bool(self._cpu.rflags & Eflags.IF)
+        while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
+            if enabled and self._board.pic.pending_vector() is not None:
+                return
+            deadline = self._board.bus.next_deadline()
+            if deadline is None or not enabled:
+                self.outcome = ev.Halted(self._cpu.pc)
+                return
+            ahead = max(0, deadline - self._count.ticks)
+            self.on_wait(ahead)
+            if self.outcome is not None:
+                return
+            if self._board.pic.pending_vector() is None:
+                self._count.idle(ahead)
+                self._board.clock.now = self._count.ticks
+                self._board.bus.advance(self._board.clock.now)
+
+    @property
+    def run_end(self) -> int:
+        """The tick at which the present run of the engine ends at the latest."""
+        return self._run_start + self._run_budget
 
     def stop_before(self, *_arguments: int) -> int:
         """Inside a gate: the run ends before the instruction at hand, and its handler does it."""
-        self._before = self._engine.rip
-        self._engine.stop_before()
+        engine = self._engine
+        self._before, self._shadow, self._rsp = engine.rip, engine.interrupt_shadow, engine.gpr(RSP)
+        engine.stop_before()
         return 0
-
-    def end_behind(self) -> None:
-        """Inside a callback of the engine: something is due behind the instruction at hand."""
-        self._behind = True
-        self._engine.end_behind()
-
-    def stop(self, outcome: ev.Outcome) -> None:
-        """As :meth:`Loop.stop`."""
-        self._behind = True
-        super().stop(outcome)
 
     def _intercepted(self) -> None:
         if self._before >= 0:
@@ -220,10 +235,14 @@ class GatedInstructions(Instructions):
         return True
 
     def _settle(self) -> None:
+        """The run ends behind this instruction where it did something to the board that cannot wait."""
         machine = self._gated
-        loop = machine.loop
-        if loop.gated and (loop.outcome is not None or machine.board.pic.pending_vector() is not None):
-            loop.end_behind()
+        loop, board = machine.loop, machine.board
+        if not loop.gated:
+            return
+        due = board.bus.next_deadline()
+        if loop.outcome is not None or board.pic.pending_vector() is not None or (due and due < loop.run_end):
+            machine.engine.end_behind()
 
     def port_read(self, port: int, size: int) -> int:
         """The engine executes IN."""
@@ -254,10 +273,18 @@ class GatedMachine(Machine):
             self.board.bus.attach(PostPort(self._signal, post_port))
 
     def _wire(self) -> None:
-        self.engine.ignore_new_code()
+        self.engine.find_call_msrs()
         self.instructions = GatedInstructions(self)
         self.loop = GatedLoop(self)
         super()._wire()
+        self.engine.on_new_code = lambda _linear, _size: False
+        self.engine.on_own_block = lambda _linear: None
+
+    def _host_wrote(self, address: int, data: bytes) -> None:
+        """Where code is is not known here: any store of the host's may be over it, but for exception frames."""
+        if not self.cpu.pushing:
+            self.loop.flush_code = True
+        self.watches.host_stored(address, data)
 
     def emit(self, event: ev.Event) -> None:
         """Tell the listeners; nothing is kept."""

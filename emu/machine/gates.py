@@ -1,9 +1,10 @@
 """Gates: functions of the engine's own that are replaced by ours while the engine runs guest code.
 
 Translated code calls a function of the library for each instruction that is too large to translate (RDMSR, MOV to CR3,
-SYSCALL ...).  A gate is a jump written over the first bytes of such a function.  The machine then sees these instructions
-when they execute, and no code has to be searched for them: that is what makes an operating system run at the
-engine's speed.  Gates are open only inside a run; between runs the library is as it was, for every other engine too.
+SYSCALL ...).  A gate is a jump written over the first bytes of such a function.  The machine then sees these
+instructions when they execute, and no code has to be searched for them: that is what makes an operating system run at
+the engine's speed.  Gates are open only inside a run; between runs the library is as it was, for every other engine
+too.
 
 This works with the pinned release on x86-64 only; :func:`function_at` refuses a library without these symbols.
 """
@@ -81,4 +82,3 @@ def close_all(gates: Iterable[Gate]) -> None:
 
 
 __all__ = ["Gate", "close_all", "function_at"]
-

@@ -1,4 +1,7 @@
-"""An initramfs made in memory: the "newc" cpio format of Linux Documentation/driver-api/early-userspace/buffer-format.rst."""
+"""An initramfs made in memory, in the "newc" cpio format.
+
+Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from emu.machine import events as ev
 from emu.x86.bits import Cr0, Cr4, Efer
 from emu.x86.segments import SegmentCache
-from tests.machine_bench import CODE32, DATA, TABLES, TSS, USER_CODE, USER_DATA, Bench
+from tests.machine_bench import CODE32, DATA, HANDLERS, TABLES, TSS, USER_CODE, USER_DATA, Bench
 
 
 def ring_3(mode: str, text: str, *, iopl: int = 0) -> str:
@@ -419,11 +419,34 @@ def test_protected_to_long_and_back() -> None:
     assert ("efer", 0, 0x100) in writes
 
 
-def test_syscall_is_not_modelled_and_says_so() -> None:
-    bench = Bench("4-level", "movl $0xc0000080, %ecx\nrdmsr\nor $1, %eax\nwrmsr\nhere: syscall\n")
-    outcome = bench.run()
-    assert isinstance(outcome, ev.NotModelled)
-    assert outcome.pc == bench.symbols["here"]
+def test_a_system_call_and_the_way_back() -> None:
+    """SYSCALL masks flags and keeps RIP and RFLAGS; SYSRET gives both back, at CPL 3."""
+    msr = "movl ${:#x}, %ecx\nmovl ${:#x}, %edx\nmovl ${}, %eax\nwrmsr\n"
+    text = (
+        msr.format(0xC0000081, 0x00100010, 0)
+        + msr.format(0xC0000082, 0, "handler")
+        + msr.format(0xC0000084, 0, 0x400)
+        + "movl $0xc0000080, %ecx\nrdmsr\norl $1, %eax\nwrmsr\n"
+        + ring_3("4-level", "std\nsyscall\nback: mov %cs, %edi\nint $0x42\n")
+        + "handler: pushf\npopq %rsi\nmov %cs, %ebx\nmov %ss, %ebp\nsysretq\n"
+    )
+    bench = Bench("4-level", text)
+    bench.gate(0x42, HANDLERS + 4 * 0x42, attributes=0xEE)
+    bench.run()
+    assert bench.vector == 0x42
+    assert (bench.reg("rcx"), bench.reg("r11") & 0x400, bench.reg("rsi") & 0x400) == (bench.symbols["back"], 0x400, 0)
+    assert (bench.reg("rbx"), bench.reg("rbp"), bench.reg("rdi")) == (0x10, 0x18, USER_CODE)
+    assert bench.stack(5)[2] & 0x400, "the frame has the flags of ring 3"
+
+
+def test_sysret_to_an_address_that_is_not_canonical_faults_in_ring_0() -> None:
+    text = "movl $0xc0000080, %ecx\nrdmsr\nor $1, %eax\nwrmsr\nmovabs $0x4000000000000000, %rcx\nbad: sysretq\n"
+    assert_refused(Bench("4-level", text), "not canonical")
+
+
+def test_sysenter_needs_its_code_segment() -> None:
+    assert_refused(Bench("protected", "bad: sysenter\n"), "SYSENTER_CS")
+    assert_refused(Bench("protected", "bad: sysexit\n"), "SYSENTER_CS")
 
 
 def test_syscall_without_sce_is_undefined() -> None:

@@ -1,4 +1,4 @@
-"""The two ways by which a PC is told to reset itself: the keyboard controller's pulse line, and the chipset's port 0xcf9.
+"""The two ways by which a PC is told to reset itself: the keyboard controller's pulse line, and port 0xcf9.
 
 There is no keyboard controller behind port 0x64, only its reset line: the status says that a command can be
 written at any time and that a byte waits which is never taken, so that nobody mistakes it for one that works.
