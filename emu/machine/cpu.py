@@ -58,10 +58,7 @@ class CpuSnapshot:
 
 
 class Cpu:
-    """Registers and linear memory of the one processor.
-
-    ``on_store(physical, data)`` hears of its own stores; ``pushing`` is true while it makes one.
-    """
+    """Registers and linear memory of the one processor; ``on_store(physical, data)`` hears of its own stores."""
 
     def __init__(self, engine: Engine, ram: Ram, pdpt_page: memoryview) -> None:
         self.engine = engine
@@ -70,7 +67,6 @@ class Cpu:
         self._guest_cr3: int | None = None
         self._pdptes: tuple[int, int, int, int] | None = None
         self.nmi_blocked = False
-        self.pushing = False
         self.on_store: Callable[[int, bytes], None] = lambda _physical, _data: None
         self._translations: dict[tuple[int, Access], int] = {}
         self._small: dict[tuple[int, Access], int] = {}
@@ -295,11 +291,9 @@ class Cpu:
         targets = [(self.translate(linear, WRITE), data[:first])]
         if first < len(data):
             targets.append((self.translate(linear + first, WRITE), data[first:]))
-        self.pushing = True
         for physical, part in targets:
             self.on_store(physical & PHYS_MASK, part)
             self.ram.write(physical & PHYS_MASK, part)
-        self.pushing = False
 
     def peek(self, linear: int, size: int) -> bytes | None:
         """Bytes at a linear address with no trace in the page tables, or None where it is not mapped."""

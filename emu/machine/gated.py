@@ -281,9 +281,8 @@ class GatedMachine(Machine):
         self.engine.on_own_block = lambda _linear: None
 
     def _host_wrote(self, address: int, data: bytes) -> None:
-        """Where code is is not known here: any store of the host's may be over it, but for exception frames."""
-        if not self.cpu.pushing:
-            self.loop.flush_code = True
+        """Where code is is not known here: the engine looks for itself."""
+        self.engine.invalidate_code(address, len(data))
         self.watches.host_stored(address, data)
 
     def emit(self, event: ev.Event) -> None:

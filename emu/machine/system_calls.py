@@ -19,6 +19,7 @@ def _registers(cpu: Cpu, insn: Sensitive, msr: Callable[[int], int]) -> rules.Ca
     engine = cpu.engine
     return rules.CallRegisters(
         next_rip=cpu.rip + insn.size,
+        rflags=cpu.rflags,
         rcx=engine.gpr(RCX),
         rdx=engine.gpr(RDX),
         r11=engine.gpr(_R11),

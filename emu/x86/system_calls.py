@@ -39,9 +39,10 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class CallRegisters:
-    """General registers and MSRs that the four instructions read; ``next_rip`` is behind the instruction."""
+    """Registers and MSRs that the four instructions read; ``next_rip`` is behind the instruction."""
 
     next_rip: int = 0
+    rflags: int = EFLAGS_FIXED
     rcx: int = 0
     rdx: int = 0
     r11: int = 0
@@ -84,9 +85,9 @@ def syscall(state: ControlState, regs: CallRegisters) -> Refusal | Transfer:
         cs=_code(selector, long=True, user=False),
         ss=_data(selector + 8, user=False),
         rip=regs.lstar,
-        rflags=state.eflags & ~(regs.fmask | Eflags.RF) | EFLAGS_FIXED,
+        rflags=regs.rflags & ~(regs.fmask | Eflags.RF) | EFLAGS_FIXED,
         rcx=regs.next_rip,
-        r11=state.eflags,
+        r11=regs.rflags,
     )
 
 
@@ -121,7 +122,7 @@ def sysenter(state: ControlState, regs: CallRegisters) -> Refusal | Transfer:
         ss=_data(selector + 8, user=False),
         rip=regs.sysenter_eip & mask,
         rsp=regs.sysenter_esp & mask,
-        rflags=state.eflags & ~(Eflags.VM | Eflags.IF | Eflags.RF),
+        rflags=regs.rflags & ~(Eflags.VM | Eflags.IF | Eflags.RF),
     )
 
 
@@ -142,5 +143,5 @@ def sysexit(state: ControlState, regs: CallRegisters, *, wide: bool) -> Refusal 
         ss=_data(selector + (40 if wide else 24) | 3, user=True),
         rip=regs.rdx & mask,
         rsp=regs.rcx & mask,
-        rflags=state.eflags,
+        rflags=regs.rflags,
     )

@@ -8,12 +8,10 @@ from emu.x86.bits import Cr0, Efer, Eflags
 from emu.x86.control import ControlState, Refusal
 from emu.x86.system_calls import CallRegisters, Transfer, syscall, sysenter, sysexit, sysret
 
-LONG = ControlState(
-    cr0=Cr0.PE | Cr0.PG, cr4=0x20, efer=Efer.SCE | Efer.LME | Efer.LMA, eflags=0x10646, cpl=0, cs_long=True
-)
+LONG = ControlState(cr0=Cr0.PE | Cr0.PG, cr4=0x20, efer=Efer.SCE | Efer.LME | Efer.LMA, cpl=0, cs_long=True)
 FAR = 0x4000_0000_0000_0000
 CALLS = CallRegisters(
-    next_rip=0x401002, rcx=0x401002, rdx=0x402000, r11=0x3F7FD7, star=0x0023_0010 << 32,
+    next_rip=0x401002, rflags=0x10646, rcx=0x401002, rdx=0x402000, r11=0x3F7FD7, star=0x0023_0010 << 32,
     lstar=0xFFFF_8000_0000_1000, fmask=0x600, sysenter_cs=0x60, sysenter_esp=0x9000, sysenter_eip=0xC0001000,
 )  # fmt: skip
 
@@ -64,7 +62,7 @@ class TestSysret:
 
 class TestSysenter:
     def test_what_it_loads(self) -> None:
-        one = done(sysenter(ControlState(eflags=0x20246), CALLS))
+        one = done(sysenter(ControlState(), CALLS))
         assert (one.cs.selector, one.ss.selector, one.rip, one.rsp) == (0x60, 0x68, 0xC0001000, 0x9000)
         assert not one.rflags & (Eflags.IF | Eflags.VM)
         assert rings(one) == (0, 0, False, True)
