@@ -58,7 +58,10 @@ class CpuSnapshot:
 
 
 class Cpu:
-    """Registers and linear memory of the one processor; ``on_store(physical, data)`` hears of its own stores."""
+    """Registers and linear memory of the one processor; ``on_store(physical, data)`` hears of its own stores.
+
+    ``caching``: translations of its own accesses are remembered too, for a machine that hears of every INVLPG.
+    """
 
     def __init__(self, engine: Engine, ram: Ram, pdpt_page: memoryview) -> None:
         self.engine = engine
@@ -67,6 +70,7 @@ class Cpu:
         self._guest_cr3: int | None = None
         self._pdptes: tuple[int, int, int, int] | None = None
         self.nmi_blocked = False
+        self.caching = False
         self.on_store: Callable[[int, bytes], None] = lambda _physical, _data: None
         self._translations: dict[tuple[int, Access], int] = {}
         self._small: dict[tuple[int, Access], int] = {}
@@ -276,21 +280,24 @@ class Cpu:
                 if bank is not None:
                     bank.view[step.address - bank.start] |= wanted
 
+    def _own(self, linear: int, access: Access) -> int:
+        return self.translate_cached(linear, access) if self.caching else self.translate(linear, access)
+
     def read_linear(self, linear: int, size: int) -> bytes:
         """Bytes at a linear address with supervisor rights; raises GuestFault."""
         parts = []
         while size > 0:
             step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
-            parts.append(self.ram.read(self.translate(linear), step))
+            parts.append(self.ram.read(self._own(linear, READ), step))
             linear, size = linear + step, size - step
         return b"".join(parts)
 
     def write_linear(self, linear: int, data: bytes) -> None:
         """Store with supervisor rights (an exception frame); both pages are checked before either is written."""
         first = min(len(data), PAGE_SIZE - (linear & PAGE_MASK))
-        targets = [(self.translate(linear, WRITE), data[:first])]
+        targets = [(self._own(linear, WRITE), data[:first])]
         if first < len(data):
-            targets.append((self.translate(linear + first, WRITE), data[first:]))
+            targets.append((self._own(linear + first, WRITE), data[first:]))
         for physical, part in targets:
             self.on_store(physical & PHYS_MASK, part)
             self.ram.write(physical & PHYS_MASK, part)

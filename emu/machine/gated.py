@@ -30,13 +30,19 @@ from emu.machine.stops import EngineStop, StopKind
 from emu.x86 import control as rules
 from emu.x86.bits import U32, Cr4, Efer, Eflags, Msr
 from emu.x86.cpuid import cpuid
+from emu.x86.sensitive import Kind, Sensitive
 
 _STATE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_STATE_LONG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
 _STATE_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
 _STATE_INT_LONG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
 _STATE_LONG_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32)
 _STATE_INT_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
 _LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int)
+_SYSCALL = Sensitive(Kind.SYSCALL, 2, 0x05, 4, 8)
+_SYSRET_32 = Sensitive(Kind.SYSCALL, 2, 0x07, 4, 8)
+_SYSRET_64 = Sensitive(Kind.SYSCALL, 3, 0x07, 8, 8, rex=0x48)
+_QUADWORD = 2  # how the translator calls operands of 64 bits
 
 
 class GatedLoop(Loop):
@@ -53,6 +59,7 @@ class GatedLoop(Loop):
         self._rsp = 0
         self.gated = False
         self.on_wait: Callable[[int], None] = lambda _ticks: None
+        self._translation = self._gate("invlpg", _STATE_LONG, self._invlpg)
         self._gates = self._always()
         self._window = self._while_waiting()
 
@@ -63,19 +70,20 @@ class GatedLoop(Loop):
         stop = self.stop_before
         return (
             self._gate("rdtsc", _STATE, self._rdtsc),
-            self._gate("rdtscp", _STATE, stop),
+            self._gate("rdtscp", _STATE, self._rdtscp),
             self._gate("cpuid", _STATE, self._cpuid),
             self._gate("rdmsr", _STATE, stop),
             self._gate("wrmsr", _STATE, stop),
             self._gate("rdpmc", _STATE, stop),
             self._gate("write_crN", _STATE_INT_LONG, self._write_cr),
             self._gate("read_crN", _LONG_OF_STATE_INT, self._read_cr),
+            self._translation,
             self._gate("lmsw", _STATE_INT, stop),
             self._gate("clts", _STATE, stop),
             self._gate("set_dr", _STATE_INT_LONG, stop),
             self._gate("get_dr", _LONG_OF_STATE_INT, stop),
             self._gate("syscall", _STATE_INT, self._syscall),
-            self._gate("sysret", _STATE_INT, self._syscall),
+            self._gate("sysret", _STATE_INT, self._sysret),
             self._gate("sysenter", _STATE, stop),
             self._gate("sysexit", _STATE_INT, stop),
         )
@@ -123,7 +131,7 @@ class GatedLoop(Loop):
 
     def halt(self) -> None:
         """As :meth:`Loop.halt`, with a word to ``on_wait`` before each event that is waited for."""
-        enabled = bool(self._cpu.rflags & Eflags.IF)
+        enabled = bool(self._engine.system_flags & Eflags.IF)
         while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
             if enabled and self._board.pic.pending_vector() is not None:
                 return
@@ -163,9 +171,10 @@ class GatedLoop(Loop):
         done = self._engine.ticks_in_run()
         if done >= self._run_budget:
             return True
-        if self._breaks.look is not None:
+        if self._breaks.looks:
             self.sync_time()
-            self._breaks.look(address)
+            for look in tuple(self._breaks.looks.values()):
+                look(address)
         if (address, self._run_start + done) != self._resumed_at and self._breaks.at(address):
             self.outcome = ev.Breakpoint(address)
             return True
@@ -182,6 +191,15 @@ class GatedLoop(Loop):
         value = self._count.ticks + self._machine.instructions.msrs[Msr.TSC]
         engine.set_gpr(RAX, value & U32)
         engine.set_gpr(RDX, value >> 32 & U32)
+
+    def _rdtscp(self, state: int) -> None:
+        self._rdtsc(state)
+        if self._before < 0:
+            self._engine.set_gpr(RCX, self._engine.kept_msr(Msr.TSC_AUX) & U32)
+
+    def _invlpg(self, state: int, linear: int) -> None:
+        self._translation.original(state, linear)
+        self._cpu.forget_translations()
 
     def _cpuid(self, _state: int) -> None:
         engine = self._engine
@@ -206,10 +224,15 @@ class GatedLoop(Loop):
             case _:
                 return self._engine.cr(number)
 
-    def _syscall(self, _state: int, _operand: int) -> None:
+    def _syscall(self, _state: int, _size: int) -> None:
+        self._call(_SYSCALL)
+
+    def _sysret(self, _state: int, size: int) -> None:
+        self._call(_SYSRET_64 if size == _QUADWORD else _SYSRET_32)
+
+    def _call(self, insn: Sensitive) -> None:
         engine = self._engine
-        insn = self._code.at(self._cpu.pc)
-        if insn is None or engine.rflags & Eflags.TF or system_calls.call(self._cpu, insn, engine.kept_msr) is not None:
+        if engine.system_flags & Eflags.TF or system_calls.call(self._cpu, insn, engine.kept_msr) is not None:
             self.stop_before()
 
 
@@ -226,7 +249,7 @@ class GatedInstructions(Instructions):
         loop = machine.loop
         if not loop.gated:
             return True
-        flags = machine.engine.rflags
+        flags = machine.engine.system_flags
         if machine.engine.cpl > (flags >> 12 & 3) or flags & Eflags.VM:
             loop.stop_before()
             return False
@@ -274,6 +297,7 @@ class GatedMachine(Machine):
 
     def _wire(self) -> None:
         self.engine.find_call_msrs()
+        self.cpu.caching = True
         self.instructions = GatedInstructions(self)
         self.loop = GatedLoop(self)
         super()._wire()

@@ -48,9 +48,9 @@ def _unlock(address: int) -> None:
 
 
 class Gate:
-    """One function and what stands in for it; ``callback`` is a ctypes function, kept alive here."""
+    """One function of the library and what stands in for it; ``callback`` is a ctypes function, kept alive here."""
 
-    __slots__ = ("_callback", "_jump", "_original", "_view", "is_open", "name")
+    __slots__ = ("_callback", "_function", "_jump", "_original", "_view", "is_open", "name")
 
     def __init__(self, library: ctypes.CDLL, name: str, callback: Any) -> None:  # noqa: ANN401 - ctypes has no name for it
         address = function_at(library, name)
@@ -58,10 +58,17 @@ class Gate:
         self.name = name
         self.is_open = False
         self._callback = callback
+        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(address)
         self._view = memoryview((ctypes.c_char * _JUMP_SIZE).from_address(address)).cast("B")
         self._original = bytes(self._view)
         target = ctypes.cast(callback, ctypes.c_void_p).value or 0
         self._jump = _JUMP % target.to_bytes(8, "little")
+
+    def original(self, *arguments: object) -> None:
+        """Call what stands behind the gate."""
+        self.close()
+        self._function(*arguments)
+        self.open()
 
     def open(self) -> None:
         """Calls come to us."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from emu.units import PAGE_SHIFT
 from emu.x86.bits import U16, U32, U64, Eflags
 from emu.x86.delivery.target import DeliveryTarget, Event, EventKind, GuestFault
 from emu.x86.exceptions import Vector
@@ -163,8 +165,15 @@ class LegacyStack:
 
 
 def push_long(target: DeliveryTarget, rsp: int, values: Iterable[int]) -> int:
-    """Push quadwords from ``rsp`` down and return the new RSP."""
-    for value in values:
+    """Push quadwords from ``rsp`` down and return the new RSP; at once where they lie in one page."""
+    words = [value & U64 for value in values]
+    bottom = rsp - 8 * len(words)
+    if bottom > 0 and bottom >> PAGE_SHIFT == rsp - 1 >> PAGE_SHIFT:
+        frame = b"".join(word.to_bytes(8, "little") for word in reversed(words))
+        with suppress(GuestFault):  # which is raised again below, by the push that meets it
+            target.write_linear(bottom, frame)
+            return bottom
+    for value in words:
         rsp = (rsp - 8) & U64
         write_named(target, rsp, (value & U64).to_bytes(8, "little"), "exception frame")
     return rsp
