@@ -63,7 +63,7 @@ class Engine(Binding):
     @property
     def came_back(self) -> bool:
         """The last run ended before its count was used up, of its own accord: behind a HLT, or at an exit."""
-        return self._counter.value <= self._limit and not self._skipped
+        return self._counter.value <= self._limit and not self.meter.skipped
 
     def _on_edge(self, _uc: object, current: BlockPointer, _previous: object, _data: object) -> None:
         block = current.contents

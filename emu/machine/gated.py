@@ -25,6 +25,7 @@ from emu.machine.gates import Gate, close_all
 from emu.machine.instructions import Instructions
 from emu.machine.loop import Loop
 from emu.machine.machine import Machine
+from emu.machine.moves import NOWHERE
 from emu.machine.ram import ROM_RANGES
 from emu.machine.stops import EngineStop, StopKind
 from emu.x86 import control as rules
@@ -100,9 +101,9 @@ class GatedLoop(Loop):
 
     # ---- running -----------------------------------------------------------------------------------------------
 
-    def _engine_run(self, budget: int, passing: int = -1, *, tick_budget: int | None = None) -> EngineStop:
+    def _engine_run(self, budget: int, passing: int = NOWHERE, *, tick_budget: int | None = None) -> EngineStop:
         self._before = -1
-        if passing < 0:  # else it is one instruction, which our own handlers have judged
+        if passing == NOWHERE:  # else it is one instruction, which our own handlers have judged
             self._open()
         try:
             stop = super()._engine_run(budget, passing, tick_budget=tick_budget)
@@ -113,7 +114,7 @@ class GatedLoop(Loop):
         if self._before >= 0:
             self._engine.rip, self._engine.interrupt_shadow = self._before, self._shadow
             self._engine.set_gpr(RSP, self._rsp)  # POPF has popped
-        elif passing < 0 and stop.kind is StopKind.COUNT and self._engine.came_back and self._behind_hlt():
+        elif passing == NOWHERE and stop.kind is StopKind.COUNT and self._engine.came_back and self._behind_hlt():
             self.halt()
         return stop
 
@@ -151,7 +152,7 @@ class GatedLoop(Loop):
     @property
     def run_end(self) -> int:
         """The tick at which the present run of the engine ends at the latest."""
-        return self._run_start + self._run_budget
+        return self._meter.run_start + self._meter.run_budget
 
     def stop_before(self, *_arguments: int) -> int:
         """Inside a gate: the run ends before the instruction at hand, and its handler does it."""
@@ -169,13 +170,13 @@ class GatedLoop(Loop):
     def on_intercept(self, address: int) -> bool:
         """As :meth:`Loop.on_intercept`; only breakpoints are intercepted here."""
         done = self._engine.ticks_in_run()
-        if done >= self._run_budget:
+        if done >= self._meter.run_budget:
             return True
         if self._breaks.looks:
             self.sync_time()
             for look in tuple(self._breaks.looks.values()):
                 look(address)
-        if (address, self._run_start + done) != self._resumed_at and self._breaks.at(address):
+        if (address, self._meter.run_start + done) != self._resumed_at and self._breaks.at(address):
             self.outcome = ev.Breakpoint(address)
             return True
         return False
