@@ -91,6 +91,7 @@ def _makers(args: argparse.Namespace) -> list[tuple[str, Callable[..., Scene]]]:
         strict=not args.fast,
         plain_strings=args.plain_strings,
         checks=not getattr(args, "no_checks", False),
+        image=Path(args.image) if getattr(args, "image", None) else None,
     )
     return [(str(arch), partial(same, arch=arch)) for arch in arches]
 
@@ -137,11 +138,7 @@ def _run(args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     if args.list:
         return _list(console)
-    if args.until is not None and args.until not in TRANSITIONS:
-        raise KjumpError(
-            f"no transition is called {args.until}", where="--until", hint=f"one of {', '.join(TRANSITIONS)}"
-        )
-    for option in ("trace", "report"):
+    for option in ("trace", "report", "image"):
         if getattr(args, option) is not None and args.arch == "all":
             raise KjumpError(f"a {option} is of one architecture", where=f"--{option}", hint="name it with --arch")
     results: list[RunResult] = []
@@ -234,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a journey and check everything about it")
     _scene_options(run)
     run.add_argument("--until", metavar="TRANSITION", help=f"stop when this one is checked: {', '.join(TRANSITIONS)}")
+    run.add_argument("--image", metavar="FILE", help="save A's image there (default: a file that goes away)")
     run.add_argument("--list", action="store_true", help="journeys, architectures, transitions, hostile B's")
     run.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     run.add_argument("--trace", metavar="FILE", help="write every event, one JSON object a line")

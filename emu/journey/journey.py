@@ -14,6 +14,7 @@ from emu.assembler import Image
 from emu.errors import JourneyError
 from emu.journey import checkpoint, checks, control, explain, known, linux_checks, movement, programs
 from emu.journey.checkpoint import Checkpoint, Forbidden, Progress
+from emu.journey.faults import inject
 from emu.journey.findings import Finding, fold
 from emu.journey.leaving import load, rejump, suspend
 from emu.journey.loader import Loaded, Loader
@@ -127,6 +128,7 @@ class Journey:
         """The transition under way has been checked."""
         self.machine.emit(ev.TransitionMark(*self.machine.here(), self._now.name, begins=False))
         self.tell(f"after {self._now.name}")
+        inject(self, self._now.name)
 
     # ---- one movement of pages ---------------------------------------------------------------------------------
 

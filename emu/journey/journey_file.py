@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emu import resources
 from emu.errors import JourneyError
+from emu.journey.faults import Fault, read_fault
 from emu.units import PAGE_SIZE
 
 TRANSITIONS = ("load", "suspend", "save", "return", "boot", "restore", "resume", "rejump")
@@ -25,7 +26,7 @@ _AFTER = {
     "rejump": ("save", "return"),
 }
 """What may come after what; a journey may end anywhere."""
-_TOP = {"name", "summary", "transitions", "transfer", "handoff", "machine", "kernels", "command_line"}
+_TOP = {"name", "summary", "transitions", "transfer", "handoff", "machine", "kernels", "command_line", "faults"}
 _MACHINE = {"ram", "target", "e820", "restore_base"}
 _LETTERS = ("a", "b", "c")
 _HEADER = re.compile(r"\s*\[+\s*([\w.\-]+)\s*\]")
@@ -52,6 +53,7 @@ class JourneyFile:
     kernels: Mapping[str, Mapping[str, str]]
     command_lines: Mapping[str, str]
     restore_base: int = 0
+    faults: tuple[Fault, ...] = ()
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -72,12 +74,21 @@ class _Source:
     text: str
 
     def line_of(self, key: str) -> int | None:
-        """The line of ``key`` (``table.name`` or ``name``) or of its nearest table; None where it is not found."""
+        """The line of ``key`` (``table.name`` or ``name``) or of its nearest table; None where it is not found.
+
+        The tables of an array are counted from 1: ``faults.2.what``.
+        """
         table, found = "", None
+        counts: dict[str, int] = {}
         for number, line in enumerate(self.text.splitlines(), 1):
             header = _HEADER.match(line)
             if header is not None:
                 table = header.group(1)
+                if table == key:
+                    return number
+                if line.lstrip().startswith("[["):
+                    counts[table] = counts.get(table, 0) + 1
+                    table = f"{table}.{counts[table]}"
                 here = table
             else:
                 name = _KEY.match(line)
@@ -153,7 +164,20 @@ def read_journey(path: Path) -> JourneyFile:
         kernels=kernels,
         command_lines={key: source.string(lines, f"command_line.{key}") for key in lines},
         restore_base=_restore_base(source, machine),
+        faults=_faults(source, data.get("faults", []), transitions),
     )
+
+
+def _faults(source: _Source, given: object, names: tuple[str, ...]) -> tuple[Fault, ...]:
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise source.error("faults", "faults must be tables, each under [[faults]]")
+    faults = []
+    for number, table in enumerate(given, 1):
+        fault, key, what, hint = read_fault(number, table, names)
+        if fault is None:
+            raise source.error(key, what, hint)
+        faults.append(fault)
+    return tuple(faults)
 
 
 def _transitions(source: _Source, given: object) -> tuple[str, ...]:

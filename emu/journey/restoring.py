@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emu.assembler import Image
 from emu.errors import ImageFileError
 from emu.journey import bringup, checks, control, image_checks, movement, page_checks
+from emu.journey.faults import map_for_c
 from emu.journey.outcome import Ended
 from emu.journey.restore import Restoring, c_pfns, refuse
 from emu.journey.returning import enter
@@ -32,14 +33,15 @@ def boot(journey: Journey) -> None:
     line = scene.command_line("c")
     lose_ram(machine, scene.seed)
     machine.power_cycle()
-    bringup.boot(machine, kernel, scene.arch, line, memory_map=scene.memory_map, owner=Owner.FREE)
+    memory_map = map_for_c(journey)
+    bringup.boot(machine, kernel, scene.arch, line, memory_map=memory_map, owner=Owner.FREE)
     machine.owners.assign(c_pfns(scene, kernel), Owner.C)
     journey.symbols.add(kernel)
     journey.begin("-", "C")
     low = scene.memory_map.low_region()
     journey.forbid(c_pfns(scene, kernel) | set(low.pages()), "C")
     journey.until_request(HostRequest.PARSED)
-    journey.check(checks.command_line(journey, kernel, line, scene.memory_map))
+    journey.check(checks.command_line(journey, kernel, line, memory_map))
     journey.collect_events()
     journey.end()
 

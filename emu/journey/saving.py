@@ -22,6 +22,7 @@ from emu.hibernate.record import ImageRecord, e820_digest
 from emu.hibernate.safe_list import PAIR_SIZE, parse_core_header, parse_safe_list
 from emu.hibernate.writer import write_image
 from emu.journey import image_checks, page_checks
+from emu.journey.faults import map_for_c
 from emu.journey.memory import RamImage
 from emu.journey.outcome import Outcome, finding_here
 from emu.kexec.cmdline import NOT_GIVEN, GuestResults
@@ -151,7 +152,7 @@ def _numbers(registers: dict[str, int] | None) -> dict[str, int]:
 def reopened(journey: Journey) -> SavedImage:
     """The image as C finds it; raises ImageFileError unless it is whole, fresh and for this machine."""
     image = open_image(journey.image.path)
-    image.record.require(journey.scene.arch, journey.scene.memory_map)
+    image.record.require(journey.scene.arch, map_for_c(journey))
     image.verify()
     return image
 

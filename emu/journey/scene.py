@@ -29,6 +29,7 @@ __all__ = [
     "JourneyFile",
     "Scene",
     "builtin_journeys",
+    "default_target",
     "find_journey",
     "kind_of",
     "make_scene",
@@ -140,7 +141,7 @@ class Scene:
         )
 
 
-def _default_target(journey: JourneyFile, transfer: str) -> str:
+def default_target(journey: JourneyFile, transfer: str) -> str:
     """The journey's target area; its size alone where A runs there and may not, so that the loader chooses."""
     fixed = ":" not in journey.target and journey.target.partition("@")
     return fixed[0] if fixed and transfer == "reserved" else journey.target
@@ -201,7 +202,7 @@ def make_scene(
         handoff=chosen_handoff,
         ram=size,
         seed=seed,
-        target=target or _default_target(journey, chosen_transfer),
+        target=target or default_target(journey, chosen_transfer),
         stubs=stubs,
         hostile=hostile,
         strict=strict,

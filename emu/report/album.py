@@ -54,8 +54,8 @@ class Album:
     def _picture(self, tick: int) -> Picture:
         machine, loaded = self._journey.machine, self._journey.loaded
         page = None
-        if loaded is not None and loaded.image.jump is not None and loaded.jump_entry is not None:
-            page = machine.ram.read(int(loaded.image.jump.jump_page), PAGE_SIZE)
+        if loaded is not None and loaded.jump_page:
+            page = machine.ram.read(loaded.jump_page, PAGE_SIZE)
         return Picture(tick, machine.owners.snapshot(), page)
 
 

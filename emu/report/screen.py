@@ -10,16 +10,23 @@ from rich.text import Text
 
 from emu.journey.findings import Finding
 from emu.journey.result import RunResult, Transition
+from emu.journey.scene import default_target
+from emu.units import PAGE_SHIFT
 
 WIDTH = 79
 _HEAD = f" # {'transition':<11}{'who':<8}{'instr':>9}  {'pages':<15}{'jump page':<28}checks"
 _LABEL = 11
+_DONE = {"swap": "swapped", "copy": "copied"}
 
 
 def _row(number: int, transition: Transition) -> Text:
     instr = f"{transition.instructions:,}" if transition.instructions is not None else "-"
     if transition.pages_moved:
-        pages = f"{transition.pages_moved:,} swapped"
+        pages = f"{transition.pages_moved:,} {_DONE[transition.moved_how]}"
+    elif transition.saved_bytes is not None:
+        pages = f"{transition.saved_bytes >> PAGE_SHIFT:,} saved"
+    elif transition.restored_pages is not None:
+        pages = f"{transition.restored_pages:,} in place"
     else:
         pages = f"{transition.listed:,} listed" if transition.listed else "-"
     who = transition.source if transition.target == "-" else f"{transition.source} -> {transition.target}"
@@ -80,6 +87,9 @@ def show_run(console: Console, result: RunResult, *, verbose: bool = False) -> N
             )
             for line in _indented(transition.name, checks):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if pages := _control_pages(result):
+            for line in _indented("pages", pages):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
         for line in result.console:
             console.print(f" {line}", highlight=False, markup=False, soft_wrap=True)
         for start, end in result.volatile:
@@ -88,6 +98,27 @@ def show_run(console: Console, result: RunResult, *, verbose: bool = False) -> N
     told = [line for line in result.console if "awake" in line or "pages intact" in line or "damaged" in line]
     if told:
         console.print(" " + "   ".join(told[:2]), highlight=False, markup=False, soft_wrap=True)
+    if "save" in result.scene.journey.kinds and (kept := _kept(result)):
+        console.print(f" {kept}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _control_pages(result: RunResult) -> str:
+    """What the kjump flag costs, group by group."""
+    load = next((one for one in result.transitions if one.control_pages), None)
+    if load is None:
+        return ""
+    return "the load takes " + ", ".join(f"{name} {count:,}" for name, count in load.control_pages.items())
+
+
+def _kept(result: RunResult) -> str:
+    kept, size = result.peer_state_kept, result.image_bytes
+    words = [f"image {size:,} bytes"] if size is not None else []
+    if kept is not None:
+        words.append("B's state was kept between its visits" if kept else "B started afresh in each visit")
+    entries = {one.entry_instructions for one in result.transitions if one.entry_instructions is not None}
+    if entries:
+        words.append(f"entry points {', '.join(map(str, sorted(entries)))} instructions")
+    return "   ".join(words)
 
 
 def show_verdict(console: Console, results: Sequence[RunResult]) -> None:
@@ -134,6 +165,8 @@ def rerun(result: RunResult, *, verbose: bool = False, command: str = "kjump run
     """The command that runs the same scene alone again."""
     scene = result.scene
     words = [command, "" if scene.journey.name == "jump" else scene.journey.name, f"--arch {scene.arch}"]
+    if scene.transfer != scene.journey.transfer:
+        words.append(f"--transfer {scene.transfer}")
     if scene.handoff != scene.journey.handoff:
         words.append(f"--handoff {scene.handoff}")
     words += [f"--stub {path}" for path in scene.stubs]
@@ -141,7 +174,7 @@ def rerun(result: RunResult, *, verbose: bool = False, command: str = "kjump run
         words.append(f"--hostile {scene.hostile}")
     if scene.ram_text != scene.journey.ram:
         words.append(f"--ram {scene.ram_text}")
-    if scene.target != scene.journey.target:
+    if scene.target != default_target(scene.journey, scene.transfer):
         words.append(f"--target {scene.target}")
     words.append(f"--seed {scene.seed}" if scene.seed != 1 else "")
     words.append("-v" if verbose else "")

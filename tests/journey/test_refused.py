@@ -42,11 +42,15 @@ JUMP = (resources.kernels_dir() / "jump.toml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
-        ('ram = "64M"', 'rom = "64M"', r"odd\.toml:9: unknown key machine\.rom \(known: e820, ram, target\)"),
-        ('summary = "A', 'sumary = "A', r"odd\.toml:3: unknown key sumary \(known: command_line, handoff"),
+        (
+            'ram = "64M"',
+            'rom = "64M"',
+            r"odd\.toml:9: unknown key machine\.rom \(known: e820, ram, restore_base, target\)",
+        ),
+        ('summary = "A', 'sumary = "A', r"odd\.toml:3: unknown key sumary \(known: command_line, faults, handoff"),
         ('ram = "64M"', "ram = 64", r"odd\.toml:9: machine\.ram must be a string"),
         ("[machine]\n", "[[machine]]\n", r"odd\.toml:8: machine is not a table"),
-        ('"load", "suspend"', '"suspend", "load"', r"odd\.toml:4: transitions must be a beginning of"),
+        ('"load", "suspend"', '"suspend", "load"', r"odd\.toml:4: 'suspend' cannot come first"),
         ("[kernels]", "[kernels", r"odd\.toml: is not TOML: .*line 12"),
         ('target = "16M@16M"', 'target = "16M@16M"\ne820 = "all"', r"odd\.toml:11: machine\.e820 must be a list"),
     ],
@@ -56,6 +60,45 @@ def test_an_odd_journey_file_is_refused_with_the_line(tmp_path: Path, old: str, 
     path = tmp_path / "odd.toml"
     path.write_text(JUMP.replace(old, new), encoding="utf-8")
     with pytest.raises(JourneyError, match=error):
+        read_journey(path)
+
+
+@pytest.mark.parametrize(
+    ("tables", "error"),
+    [
+        ('[[faults]]\nwhat = "fire"', r"odd\.toml:\d+: no fault is called 'fire' \(one of memory, jump_page"),
+        ('[[faults]]\nwhat = "image_used"\nafter = "boot"', "the journey has no transition 'boot'"),
+        (
+            (
+                '[[faults]]\nwhat = "memory"\nafter = "suspend"\naddress = 4\nbit = 1\n'
+                '[[faults]]\nwhat = "memory"\nafter = "load"\naddress = 4\nbit = 1\nhow = 2'
+            ),
+            "unknown key faults.how",
+        ),
+        ('[[faults]]\nwhat = "memory"\nafter = "load"\naddress = 4\nbit = 8', "faults.bit must be a number up to 7"),
+        ('[[faults]]\nwhat = "jump_page"\nafter = "load"\nfield = "fog"\nvalue = 1', "no field 'fog'"),
+    ],
+)
+def test_an_odd_fault_is_refused_with_the_line(tmp_path: Path, tables: str, error: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(f"{JUMP}\n{tables}\n", encoding="utf-8")
+    with pytest.raises(JourneyError, match=error) as raised:
+        read_journey(path)
+    if "how" in tables:  # the line in the second of two tables
+        wrong = path.read_text(encoding="utf-8").splitlines().index("how = 2") + 1
+        assert f"odd.toml:{wrong}:" in str(raised.value)
+
+
+def test_rounds_of_a_transition_have_names_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "round.toml"
+    rounds = '"load", "suspend", "return", "rejump", "return"'
+    path.write_text(JUMP.replace('"load", "suspend", "return"', rounds), encoding="utf-8")
+    assert read_journey(path).transitions == ("load", "suspend", "return", "rejump", "return 2")
+    path.write_text(JUMP.replace('"load", "suspend", "return"', '"load", "suspend", "boot"'), encoding="utf-8")
+    with pytest.raises(JourneyError, match="'boot' cannot come after suspend"):
+        read_journey(path)
+    path.write_text(JUMP.replace("{handoff}", "{handshake}"), encoding="utf-8")
+    with pytest.raises(JourneyError, match="the template does not work"):
         read_journey(path)
 
 
@@ -82,7 +125,7 @@ def test_a_missing_kernel_file_and_a_missing_width(tmp_path: Path) -> None:
 def test_a_syntax_error_in_a_stub_says_where(scene_of: Callable[..., Scene], changed_stub: Callable[..., Path]) -> None:
     change = ("    popfq\n    popq    %r15\n", "    popfq\n    popq    %r55\n")
     stub = changed_stub(Arch.X86_64, "relocate_new_kernel.S", change)
-    with pytest.raises(AssemblyError, match=r"my_relocate_new_kernel\.S:239:\d+: "):
+    with pytest.raises(AssemblyError, match=r"my_relocate_new_kernel\.S:245:\d+: "):
         Journey(scene_of(stubs=(stub,)))
 
 
@@ -92,8 +135,8 @@ def test_a_syntax_error_in_a_stub_says_where(scene_of: Callable[..., Scene], cha
         ({"ram": "16M"}, r"--ram: 16 MiB of RAM is too small.*at least 24 MiB"),
         ({"ram": "lots"}, r"--ram: 'lots' is no size"),
         ({"ram": "24M", "target": "16M@16M"}, r"p:0x1000000\.\.p:0x2000000 does not begin and end in RAM"),
-        ({"transfer": "teleport"}, "--transfer: transfer teleport is not one of swap"),
-        ({"handoff": "shout"}, "--handoff: hand-off shout is not one of page, stack"),
+        ({"transfer": "teleport"}, "--transfer: transfer teleport is not one of reserved, copy, swap"),
+        ({"handoff": "shout"}, "--handoff: hand-off shout is not one of page, cmdline, stack"),
         ({"target": "2M@oops"}, "kexec_jump="),
     ],
 )
