@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from emu.bench.fuzz import bench_fuzz
 from emu.bench.history import bench_history
 from emu.bench.large import bench_large
 from emu.bench.swap import bench_swap
@@ -177,6 +178,7 @@ BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "swap": bench_swap,
     "large": bench_large,
     "history": bench_history,
+    "fuzz": bench_fuzz,
 }
 
 

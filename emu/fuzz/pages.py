@@ -84,8 +84,10 @@ class Pages:
         self._inside = inside
         outside = [pfn for pfn in machine.ram.pfns() if pfn not in inside]
         machine.policy.forbid(outside, "case")
-        for first, behind in intervals(outside):
+        self._watches = [
             machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
+            for first, behind in intervals(outside)
+        ]
         machine.cpu.on_store = lambda physical, data: self._stored(physical, len(data), 0)
 
     def _look(self, pfn: int) -> tuple[memoryview | None, bytes]:
@@ -99,6 +101,12 @@ class Pages:
         for pfn in {address >> PAGE_SHIFT, (address + max(size, 1) - 1) >> PAGE_SHIFT}:
             if pfn not in self._inside:
                 self._strayed.add(pfn)
+
+    def unwatch(self) -> None:
+        """Hear of stores to other pages no more (benchmarks)."""
+        for handle in self._watches:
+            self._machine.engine.unwatch(handle)
+        self._watches.clear()
 
     def touch(self, address: int, size: int) -> None:
         """The harness is about to write there, as part of a case."""

@@ -90,6 +90,12 @@ class Stage:
         self.pages.put_back_strays()
         return bool(self._point.learn())
 
+    def strip(self) -> None:
+        """Take all hooks away, so that the engine runs alone (benchmarks)."""
+        self._coverage.stop()
+        self.pages.unwatch()
+        self.machine.engine.strip()
+
     def reset_fully(self) -> None:
         """Put back everything, whatever was written where."""
         self.pages.put_back_strays()

@@ -310,6 +310,13 @@ class Binding(CpuState):
         )
         return status
 
+    def _start_bare_for(self, count: int) -> int:
+        """Run ``count`` instructions and iterations, or to the first exception."""
+        status: int = _LIB.uc_emu_start(
+            self._handle, ctypes.c_uint64(self.rip), ctypes.c_uint64(0), ctypes.c_uint64(0), ctypes.c_size_t(count)
+        )
+        return status
+
     # ---- registers that only public calls reach ------------------------------------------------------------------
 
     @property

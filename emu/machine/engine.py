@@ -263,11 +263,19 @@ class Engine(Binding):
 
     # ---- with nothing of ours in the way (benchmarks) ------------------------------------------------------------
 
-    def run_bare(self, until: int) -> None:
-        """Run to linear ``until`` without a count, an intercept or an event; EngineError if it ends elsewhere."""
+    def strip(self) -> None:
+        """No more intercepts, and nobody hears of new blocks."""
         for address in list(self._intercepts):
             self.remove_intercept(address)
         self.on_new_code = lambda _linear, _size: False
+
+    def run_bare(self, until: int) -> None:
+        """Run to linear ``until`` without a count, an intercept or an event; EngineError if it ends elsewhere."""
+        self.strip()
         status = self._start_bare(until)
         if status or self.rip != until:
             raise EngineError(f"the bare run stopped at {self.rip:#x} with status {status}")
+
+    def run_bare_for(self, count: int) -> None:
+        """Run ``count`` instructions and iterations, or to the first exception, on an engine that was stripped."""
+        self._start_bare_for(count)
