@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 from emu.errors import FuzzError
+
+_PATIENCE = 10
+"""Seconds that a scheduler has to answer."""
 
 
 class Inline(Executor):
@@ -34,18 +39,39 @@ def processes(jobs: int) -> Executor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker)
 
 
+class Cluster(Executor):
+    """The workers of a Dask scheduler; a worker that is lost is Dask's to make good."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - of an optional dependency without types
+        self._client = client
+        self._executor = client.get_executor(pure=False)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - the interface
+        """A future of the cluster's."""
+        future: Future[Any] = self._executor.submit(fn, *args, **kwargs)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster; it goes on without us."""
+        del cancel_futures
+        self._executor.shutdown(wait=wait)
+        self._client.close()
+
+
 def cluster(address: str) -> Executor:
     """The workers of the Dask scheduler at ``address``, as ``tcp://HOST:8786``; raises FuzzError."""
     try:
         from distributed import Client  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise FuzzError("Dask is not installed", where="--scheduler", hint="pip install 'kjump[cluster]'") from error
+    place = urlsplit(address)
     try:
-        client = Client(address, timeout=10)
-        executor: Executor = client.get_executor(pure=False)
+        if not place.hostname or not place.port:
+            raise FuzzError("is no scheduler's address", where=address, hint="tcp://HOST:8786")
+        socket.create_connection((place.hostname, place.port), _PATIENCE).close()
+        return Cluster(Client(address, timeout=_PATIENCE))
     except (OSError, ValueError) as error:
-        raise FuzzError(f"no scheduler answers: {error}", where=address, hint="tcp://HOST:8786") from error
-    return executor
+        raise FuzzError(f"no scheduler answers: {error}", where=address, hint="dask scheduler, then workers") from error
 
 
 def executor_for(jobs: int, scheduler: str) -> Executor:

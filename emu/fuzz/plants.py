@@ -29,7 +29,7 @@ SECONDS = 60.0
 """Within which each must be found, on one processor."""
 SHARE = 0.1
 """Of the bytes of the first case, which the minimised one may still have."""
-_MOST_RUNS = 3000
+_MOST_RUNS = 800
 
 
 @dataclass(frozen=True, slots=True)

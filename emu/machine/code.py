@@ -9,7 +9,7 @@ from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from emu.x86.sensitive import Kind, Sensitive, recognise
+from emu.x86.sensitive import NEVER_SENSITIVE, Kind, Sensitive, recognise
 
 MAX_INTERCEPTS = 48
 """Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run.
@@ -19,6 +19,7 @@ All those of one block are kept, however many they are.
 _LONGEST = 15
 _INDIRECT = frozenset({b"\xc2", b"\xc3", b"\xff"})
 _BRANCH_PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
+_QUIET = NEVER_SENSITIVE - {0xC2, 0xC3, 0xFF}
 _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 
 
@@ -85,8 +86,13 @@ class CodeMap:
         for length in lengths(code, bits):
             if at >= size:
                 break
-            insn = recognise(code[at : at + length], bits)
             address = linear + at
+            if code[at] in _QUIET:
+                if address in self._known:
+                    self._unsure.add(address)
+                at += length
+                continue
+            insn = recognise(code[at : at + length], bits)
             if bits == 64 and code[at : at + length].lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT:
                 self.indirect.add(address)
             if insn is not None:

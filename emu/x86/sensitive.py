@@ -65,6 +65,12 @@ _STRINGS = frozenset({0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF
 _GROUP7 = {2: Kind.LGDT, 3: Kind.LIDT, 6: Kind.LMSW, 7: Kind.INVLPG}
 
 
+NEVER_SENSITIVE = frozenset(range(256)) - {
+    0x0F, 0x87, 0xF0, 0xF2, 0xF3, 0x66, 0x67, *range(0x40, 0x50), *_PREFIXES, *_SINGLE
+}  # fmt: skip
+"""First bytes of instructions that :func:`recognise` answers None for, whatever follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sensitive:
     """One recognised instruction: opcode byte (after 0F where ``two_byte``), prefixes and ModRM as decoded.
