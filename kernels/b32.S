@@ -372,8 +372,11 @@ check_page:
 	and	$-PAGE_SIZE, %ecx
 	cmp	JUMP_PAGE_ENTRY_PAGE(%edi), %ecx	# it is inside the entry code page ...
 	jne	bad_jump_page
-	test	$(PAGE_SIZE - 1), %eax			# ... and behind a cookie
-	jz	bad_jump_page
+	mov	%eax, %ecx				# ... and behind a cookie that is inside it too
+	and	$(PAGE_SIZE - 1), %ecx
+	cmp	$COOKIE_SIZE, %ecx
+	jb	bad_jump_page
+	mov	%eax, %ecx
 	shr	$PAGE_SHIFT, %ecx
 	cmp	$IDENTITY_FRAMES, %ecx
 	jae	bad_jump_page

@@ -370,8 +370,11 @@ check_page:
 	lea	what_entry(%rip), %rsi
 	cmp	JUMP_PAGE_ENTRY_PAGE(%rdi), %rcx	# it is inside the entry code page ...
 	jne	bad_jump_page
-	test	$(PAGE_SIZE - 1), %eax			# ... and behind a cookie
-	jz	bad_jump_page
+	mov	%eax, %ecx				# ... and behind a cookie that is inside it too
+	and	$(PAGE_SIZE - 1), %ecx
+	cmp	$COOKIE_SIZE, %ecx
+	jb	bad_jump_page
+	mov	%rax, %rcx
 	shr	$PAGE_SHIFT, %rcx
 	cmp	$(IDENTITY_TOP >> PAGE_SHIFT), %rcx
 	jae	bad_jump_page

@@ -87,13 +87,8 @@ class CodeMap:
             if at >= size:
                 break
             address = linear + at
-            if code[at] in _QUIET:
-                if address in self._known:
-                    self._unsure.add(address)
-                at += length
-                continue
-            insn = recognise(code[at : at + length], bits)
-            if bits == 64 and code[at : at + length].lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT:
+            insn = None if code[at] in _QUIET else recognise(code[at : at + length], bits)
+            if bits == 64 and code[at] not in _QUIET and self._is_indirect(code[at : at + length]):
                 self.indirect.add(address)
             if insn is not None:
                 self._learn(address, bits, pfn, insn)
@@ -105,6 +100,10 @@ class CodeMap:
                 self._engine.moves.forget(address)
             at += length
         return bool(self._found)
+
+    @staticmethod
+    def _is_indirect(code: bytes) -> bool:
+        return code.lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT
 
     def _learn(self, address: int, bits: int, pfn: int, insn: Sensitive) -> None:
         """Every block that can run was scanned: an address with one meaning in all of them needs no second look."""

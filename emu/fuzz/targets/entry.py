@@ -115,8 +115,8 @@ class EntryWorld(TripWorld):
             trip.set_back(address)
 
     def _refusal(self, trip: Trip, address: int) -> str:
-        """The contract: inside the entry code page, behind a cookie of the right kind; else why not."""
-        if address & -PAGE_SIZE != self._entry_page or not address & PAGE_MASK:
+        """The contract: inside the entry code page, behind a cookie of the right kind in that page; else why not."""
+        if address & -PAGE_SIZE != self._entry_page or address & PAGE_MASK < COOKIE_SIZE:
             return "entry"
         magic, kind = _COOKIE_OF["saved"]
         wanted = magic.to_bytes(4, "little") + int(kind).to_bytes(4, "little")

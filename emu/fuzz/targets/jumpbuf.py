@@ -115,7 +115,7 @@ class JumpbufWorld(TripWorld):
             return "arch"
         if dword_sum(page):
             return "checksum"
-        if frame << PAGE_SHIFT != read["entry_page"] or not offset or entry >= _IDENTITY_END:
+        if frame << PAGE_SHIFT != read["entry_page"] or offset < COOKIE_SIZE or entry >= _IDENTITY_END:
             return "entry"
         wanted = COOKIE_MAGIC.to_bytes(4, "little") + int(CookieKind.AFTER_IMAGE_SAVE).to_bytes(4, "little")
         if trip.stage.machine.ram.read(entry - COOKIE_SIZE, COOKIE_SIZE) != wanted:
