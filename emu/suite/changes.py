@@ -26,7 +26,8 @@ _GROUPS = {
     "gdtr": ("gdtr.base", "gdtr.limit"),
     "idtr": ("idtr.base", "idtr.limit"),
 } | {name: (name, f"{name}.base", f"{name}.limit", f"{name}.flags") for name in _SEGMENTS}
-_ARITHMETIC = int(Eflags.CF | Eflags.PF | Eflags.AF | Eflags.ZF | Eflags.SF | Eflags.OF)
+_ARITHMETIC = int(Eflags.CF | Eflags.PF | Eflags.AF | Eflags.ZF | Eflags.SF | Eflags.OF | Eflags.RF)
+"""Flags that may always change; RF among them, which no instruction can read."""
 EVERY_REGISTER = "registers"
 _LIMIT = 0xF0000
 """Bits of a descriptor's flags that belong to its limit."""

@@ -17,7 +17,7 @@ from emu.suite.modes import Mode
 
 PROGRAM = 0x8000
 CLAIM_MARK = 0x4D414C43
-_FIELDS = ("name", "changes", "ends", "driven", "xfail")
+_FIELDS = ("name", "changes", "ends", "driven", "xfail", "only")
 _KEY = re.compile(r"#\s*(modes|stubs|may change|world):\s*(.*)$")
 _MORE = re.compile(r"#\s{6,}(\S.*)$")
 STUB_NAMES = ("relocate_new_kernel", "jump_entry", "purgatory")
@@ -28,7 +28,8 @@ class Claim:
     """One named claim.
 
     ``changes`` are the words of header and claim together; ``ends`` how it ends where that is not by ``holds``,
-    ``driven`` who interferes from outside the machine; ``xfail`` the reason why it is expected to fail.
+    ``driven`` who interferes from outside the machine; ``xfail`` the reason why it is expected to fail, ``only`` the
+    reason why no other machine can run it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Claim:
     ends: str = ""
     driven: str = ""
     xfail: str = ""
+    only: str = ""
     line: int = 0
 
     @property
@@ -132,7 +134,7 @@ def _words(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=128)
 def _assemble(path: Path, mode: Mode, stamp: int) -> Image:
     del stamp  # part of the key: a file that changed is assembled again
-    include = [resources.asm_dir() / "include", tests_dir()]
+    include = [resources.asm_dir() / "include", tests_dir(), resources.kernels_dir()]
     return assemble(path, org=PROGRAM, bits=mode.assembled_as, defines=mode.defines, include=include)
 
 
@@ -163,6 +165,7 @@ def _claim(file: ClaimFile, image: Image, name: str, address: int) -> Claim:
         ends=fields["ends"],
         driven=fields["driven"],
         xfail=fields["xfail"],
+        only=fields["only"],
         line=_line_of(image, address),
     )
 

@@ -17,8 +17,9 @@ from emu.journey.stubs import volatile_of_stub
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import E820Type, MemoryMap, Range
 from emu.kexec.layout import RelocateFlag
-from emu.kexec.page_tables import TableTree, build, set_rox
+from emu.kexec.page_tables import TableTree, build, paging_state, set_rox
 from emu.machine import start
+from emu.machine.cpu import READ
 from emu.machine.cpustate import RSP
 from emu.machine.machine import Machine, MachineSnapshot
 from emu.suite.claim_file import ClaimFile
@@ -26,6 +27,7 @@ from emu.suite.modes import Mode
 from emu.units import PAGE_SIZE, Linear, Phys
 from emu.x86.bits import Cr0, Cr4, Efer
 from emu.x86.paging.modes import Entry
+from emu.x86.paging.walk import walk
 from emu.x86.segments import TableRegister
 
 StubPaths = Mapping[str, Path]
@@ -89,6 +91,7 @@ def make_world(file: ClaimFile, mode: Mode, stubs: StubPaths) -> World:
     builder = _Builder(machine, program, mode)
     builder.pattern()
     placed = builder.place_stubs(file, stubs) if file.stubs else {}
+    builder.tables()
     machine.ram.write(program.org, builder.program_bytes(placed))
     builder.start(as_kernel=bool(file.stubs))
     machine.ram.rebase()
@@ -121,6 +124,8 @@ class _Builder:
         for name, address in self.program.symbols.items():
             value = self.words.get(name, b"")
             prefix, _, symbol = name.partition(".")
+            if prefix == "entry_of":
+                value = struct.pack("<Q", self._entry_of(self.at[f"{symbol.upper()}_PAGE"]))
             stub = stubs.get(_CELLS.get(prefix, ""))
             if stub is not None and symbol in stub.symbols:
                 value = stub.symbols[symbol].to_bytes(8, "little")
@@ -128,14 +133,24 @@ class _Builder:
             code[at : at + len(value)] = value
         return bytes(code)
 
+    def _entry_of(self, linear: int) -> int:
+        """The physical address of the last-level entry that A's tables have for ``linear``."""
+        arch = self.mode.arch
+        if arch is None:
+            return 0
+        return walk(self.ram.read_int, paging_state(arch, self.root), linear, READ).steps[-1].address
+
     # ---- the start state ---------------------------------------------------------------------------------------
+
+    def tables(self) -> None:
+        """The page tables in force, where there are any and no stub asked for its own."""
+        if self.mode.arch is not None and not self.root:
+            self.root = self._identity(self.mode.arch, leave_out=()).root
 
     def start(self, *, as_kernel: bool) -> None:
         machine, symbols = self.machine, self.program.symbols
         gdt = TableRegister(symbols["gdt"], symbols["gdt_end"] - symbols["gdt"] - 1)
         arch = self.mode.arch
-        if arch is not None and not self.root:
-            self.root = self._identity(arch, leave_out=()).root
         if self.mode.bits == 64:
             start.long_mode(machine, rip=symbols["begin"], gdt=gdt, cr3=self.root, la57=arch is Arch.X86_64_LA57)
         else:
@@ -161,7 +176,7 @@ class _Builder:
         """A's tables: everything at its own address in small pages, and ``window`` (linear, physical)."""
         pages = self._pages("TABLES_BEGIN", "TABLES_END")
         tree = TableTree(arch, lambda: Phys(next(pages)))
-        for page in range(0, self.at["HIGH_END"], PAGE_SIZE):
+        for page in range(0, self.at["MAPPED_END"], PAGE_SIZE):
             if page not in leave_out:
                 tree.map_page(page, page)
         if window is not None:
@@ -176,7 +191,7 @@ class _Builder:
         if arch is None:
             raise ImageError(f"claims about stubs cannot run in mode {self.mode}", where=str(file.path))
         control, second = self.at["CONTROL_PAGE"], self.at["SECOND_PAGE"]
-        window = arch.direct(control), control
+        window = int(arch.direct(control)), control
         self.root = self._identity(arch, (control,), window).root
         entry = set_rox(self.ram.read_int, self.ram.write, self.root, arch, Linear(window[0]))
         self.ram.write(entry, bytes([self.ram.read(entry, 1)[0], self.ram.read(entry + 1, 1)[0] | Entry.G >> 8]))

@@ -247,10 +247,11 @@ def test_every_source_is_the_same_under_gas(
     made = tmp_path / "out.o"
     size = "--64" if bits == 64 else "--32"
     symbols = [word for name, value in defines.items() for word in ("--defsym", f"{name}={value}")]
-    done = run("as", size, "-I", include, "-I", path.parent, *symbols, "-o", made, path)
+    kernels = ROOT / "kernels"
+    done = run("as", size, "-I", include, "-I", path.parent, "-I", kernels, *symbols, "-o", made, path)
     assert done.returncode == 0, done.stderr
     theirs = link(tmp_path, made, bits, org)
-    image = assemble(path, bits=bits, org=org, defines=defines, include=[include])
+    image = assemble(path, bits=bits, org=org, defines=defines, include=[include, kernels])
     assert len(image.code) == len(theirs.code)
     assert different_bytes(image, theirs.code) == []
     shared = image.symbols.keys() & theirs.symbols.keys()
