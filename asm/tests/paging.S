@@ -122,7 +122,7 @@ holds
 
 # ---- What is refused -----------------------------------------------------------------------------------------------
 
-claim paging_without_protection_is_refused
+claim paging_without_protection_is_refused, only="QEMU takes it"
     call    catch_faults
     movl    %cr0, %eax
     orl     $CR0_PG, %eax
@@ -130,7 +130,7 @@ claim paging_without_protection_is_refused
     raises  13, 0, movl %eax, %cr0
 holds
 
-claim long_mode_without_pae_is_refused
+claim long_mode_without_pae_is_refused, only="QEMU takes it"
     call    catch_faults
     efer    EFER_LME
     movl    %cr0, %eax
@@ -139,7 +139,7 @@ claim long_mode_without_pae_is_refused
     efer    EFER_LME
 holds
 
-claim reserved_bits_of_cr4_and_of_efer_are_refused
+claim reserved_bits_of_cr4_and_of_efer_are_refused, only="QEMU takes it"
     call    catch_faults
     movl    %cr4, %eax
     orl     $0x80000000, %eax
@@ -150,7 +150,7 @@ claim reserved_bits_of_cr4_and_of_efer_are_refused
     raises  13, 0, wrmsr
 holds
 
-claim a_reserved_bit_in_a_directory_pointer_is_refused_at_the_load
+claim a_reserved_bit_in_a_directory_pointer_is_refused_at_the_load, only="QEMU takes it"
     call    catch_faults
     pae_tables
     orl     $PTE_RW, POINTERS + 16
