@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from emu.journey.journey import Journey
 from emu.kexec.e820 import MemoryMap
+from emu.kexec.layout import JUMP_PAGE_MAGIC
 from emu.machine import events as ev
 from emu.machine.owners import Owner
 from emu.units import PAGE_SIZE
@@ -53,10 +54,9 @@ class Album:
 
     def _picture(self, tick: int) -> Picture:
         machine, loaded = self._journey.machine, self._journey.loaded
-        page = None
-        if loaded is not None and loaded.jump_page:
-            page = machine.ram.read(loaded.jump_page, PAGE_SIZE)
-        return Picture(tick, machine.owners.snapshot(), page)
+        page = machine.ram.read(loaded.jump_page, PAGE_SIZE) if loaded is not None and loaded.jump_page else b""
+        known = page.startswith(JUMP_PAGE_MAGIC)  # no longer when the power was off
+        return Picture(tick, machine.owners.snapshot(), page if known else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _stages(result: RunResult, leaves: Sequence[Leaf]) -> list[dict[str, Any]]:
 
 
 def _who(transition: Transition) -> str:
-    return transition.source if transition.target == "-" else f"{transition.source} → {transition.target}"
+    return " → ".join(side for side in (transition.source, transition.target) if side != "-")
 
 
 def report_page(result: RunResult, album: Album) -> str:

@@ -14,7 +14,7 @@ from emu.journey.scene import default_target
 from emu.units import PAGE_SHIFT
 
 WIDTH = 79
-_HEAD = f" # {'transition':<11}{'who':<8}{'instr':>9}  {'pages':<15}{'jump page':<28}checks"
+_HEAD = f" # {'transition':<11}{'who':<8}{'instr':>9}  {'pages':<16}{'jump page':<27}checks"
 _LABEL = 11
 _DONE = {"swap": "swapped", "copy": "copied"}
 
@@ -29,8 +29,8 @@ def _row(number: int, transition: Transition) -> Text:
         pages = f"{transition.restored_pages:,} in place"
     else:
         pages = f"{transition.listed:,} listed" if transition.listed else "-"
-    who = transition.source if transition.target == "-" else f"{transition.source} -> {transition.target}"
-    text = f" {number} {transition.name:<11}{who:<8}{instr:>9}  {pages:<15}{transition.jump_page or '-':<28}"
+    who = " -> ".join(side for side in (transition.source, transition.target) if side != "-")
+    text = f"{number:>2} {transition.name:<11}{who:<8}{instr:>9}  {pages:<16}{transition.jump_page or '-':<27}"
     row = Text(text)
     if transition.findings:
         row.append(f"{transition.findings} wrong", style="bold red")
