@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from emu.errors import EngineError
 from emu.machine import events as ev
 from emu.machine.cpustate import RCX
+from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.moves import NOWHERE
 from emu.machine.stops import EngineStop, StopKind
 from emu.machine.strings import STORING, StringMover
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SLICE = 4_000_000
 """Most ticks in one engine call: Ctrl-C is answered within a tenth of a second."""
+LONGEST_WAIT = 10 * TICKS_PER_SECOND
+"""Ticks that a halted processor waits for something to wake it."""
 _LONGEST = 15
 """Bytes of the longest instruction."""
 _UNMASKING = frozenset({Kind.POPF, Kind.STI})
@@ -108,12 +111,16 @@ class Loop:
         return None if isinstance(outcome, ev.StepLimit | ev.HandlerEntered) else outcome
 
     def halt(self) -> None:
-        """HLT retired: wait, in no time of the host's, for the next event that can wake the processor."""
+        """HLT retired: wait, in no time of the host's, for the next event that can wake the processor.
+
+        Where nothing does for LONGEST_WAIT (a timer goes on, say, but its line is masked), nothing ever will.
+        """
+        patience = self._count.ticks + LONGEST_WAIT
         while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
             if self._board.pic.pending_vector() is not None and self._engine.system_flags & Eflags.IF:
                 return
             deadline = self._board.bus.next_deadline()
-            if deadline is None or not self._engine.system_flags & Eflags.IF:
+            if deadline is None or deadline > patience or not self._engine.system_flags & Eflags.IF:
                 self.outcome = ev.Halted(self._cpu.pc)
                 return
             self._count.idle(max(0, deadline - self._count.ticks))

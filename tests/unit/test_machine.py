@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emu.machine import events as ev
+from emu.machine.loop import LONGEST_WAIT
 from emu.x86.segments import TableRegister
 from tests.machine_bench import (
     CODE,
@@ -326,6 +327,14 @@ def test_hlt_waits_in_virtual_time_for_the_timer() -> None:
     assert interrupted_at(bench) == bench.symbols["woken"]
     assert bench.machine.count.idle_ticks > 6000
     assert bench.machine.count.instructions == 9
+
+
+def test_hlt_that_nothing_can_wake_ends_the_run_though_a_timer_goes_on() -> None:
+    bench = Bench("4-level", PIT_ONE_SHOT.replace("$0x30", "$0x34").replace("$100", "$0") + "sti\nhlt\n")
+    bench.machine.board.pic.set_line(0, False)
+    assert isinstance(bench.run(), ev.Halted)
+    assert 0 < bench.machine.count.idle_ticks <= LONGEST_WAIT
+    assert bench.machine.board.bus.next_deadline() is not None
 
 
 def test_hlt_without_interrupts_ends_the_run() -> None:
