@@ -119,13 +119,21 @@ notes_flags:
 .endif
 
 .if BITS != 16
+.if BITS == 64
+claim an_absent_gate_is_refused_with_its_number, only="QEMU counts 16 bytes a gate in the error code"
+.else
 claim an_absent_gate_is_refused_with_its_number
+.endif
     call    catch_faults
     gate    0x18, notes_frame, 0x0e
     raises  11, 0x18*8+2, int $0x18
 holds
 
+.if BITS == 64
+claim a_gate_beyond_the_limit_is_refused_with_its_number, only="QEMU counts 16 bytes a gate in the error code"
+.else
 claim a_gate_beyond_the_limit_is_refused_with_its_number
+.endif
     call    catch_faults
     raises  13, 0x80*8+2, int $0x80
 holds
