@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from emu.errors import ImageError, JourneyError
 from emu.journey.journey import Journey
 from emu.journey.scene import Scene
+from emu.kexec.image import KexecImage
 from emu.oracle.case import Case, find_gap, pieces_before
 from emu.oracle.image import collector, entry_program
 from emu.oracle.mark import Mark, advance
@@ -97,9 +98,7 @@ def take(journey: Journey, name: str, a_root: int) -> Case:
     machine, loaded, arch = journey.machine, journey.require_loaded(), journey.scene.arch
     state = machine.cpu.registers()
     memory = [(bank.start, bytearray(bank.view)) for bank in machine.ram.banks if not bank.rom]
-    moved: dict[int, int] = {}
-    for destination, source in loaded.image.pairs:
-        moved[destination], moved[source] = source, destination
+    moved = _moved(loaded.image, leaving=name == "suspend")
     if name == "suspend":
         end = end_phys = loaded.start
     else:
@@ -133,5 +132,15 @@ def _pdpts(journey: Journey, a_root: int, moved: Mapping[int, int]) -> frozenset
     roots = {a_root & ~0x1F, int(image.table_root)}
     if image.jump is not None:
         roots.add(image.page_list(second_copy=True)[2])
-    elsewhere = {moved[root & ~PAGE_MASK] | root & PAGE_MASK for root in roots if root & ~PAGE_MASK in moved}
+    elsewhere = {to | root & PAGE_MASK for root in roots for to, page in moved.items() if page == root & ~PAGE_MASK}
     return frozenset(roots | elsewhere)
+
+
+def _moved(image: KexecImage, *, leaving: bool) -> dict[int, int]:
+    """For every page that the list writes, where its contents come from; an exchange goes both ways."""
+    moved: dict[int, int] = {}
+    for destination, source in image.pairs if leaving or not image.is_copied else image.inverse_pairs:
+        moved[destination] = source
+        if not image.is_copied:
+            moved[source] = destination
+    return moved
