@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from emu.journey.journey import Journey
     from emu.journey.movement import Movement
 
-_FILLED_64 = ("kexec_va_control_page", "kexec_pa_table_page", "kexec_pa_swap_page", "pa_inverse_map")
+_FILLED = {
+    "kexec_va_control_page": 8,
+    "kexec_pa_table_page": 8,
+    "kexec_pa_swap_page": 8,
+    "pa_inverse_map": 8,
+    "cp_pa_inverse_map": 4,
+}
+"""The words that the loader fills, with their bytes: x86_64, and the last one i386."""
 _BUSY_MAP_BYTES = 0x8000
 
 
@@ -73,7 +80,10 @@ def stub_bytes(journey: Journey) -> Outcome:
 
 def _first_difference(stub: Image, here: bytes) -> int | None:
     filled = {
-        stub.symbols[symbol] - stub.org + byte for symbol in _FILLED_64 if symbol in stub.symbols for byte in range(8)
+        stub.symbols[symbol] - stub.org + byte
+        for symbol, size in _FILLED.items()
+        if symbol in stub.symbols
+        for byte in range(size)
     }
     differing = (at for at, (one, other) in enumerate(zip(stub.code, here, strict=True)) if one != other)
     return next((at for at in differing if at not in filled), None)

@@ -26,7 +26,7 @@ def _row(number: int, transition: Transition) -> Text:
     elif transition.saved_bytes is not None:
         pages = f"{transition.saved_bytes >> PAGE_SHIFT:,} saved"
     elif transition.restored_pages is not None:
-        pages = f"{transition.restored_pages:,} in place"
+        pages = f"{transition.restored_pages:,} placed"
     else:
         pages = f"{transition.listed:,} listed" if transition.listed else "-"
     who = " -> ".join(side for side in (transition.source, transition.target) if side != "-")

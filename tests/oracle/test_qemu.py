@@ -41,6 +41,17 @@ def test_both_movements_agree(arch: Arch) -> None:
 
 
 @needs_qemu
+@pytest.mark.parametrize(("transfer", "handoff"), [("copy", "page"), ("copy", "stack"), ("reserved", "cmdline")])
+def test_other_transfers_agree_too(arch: Arch, transfer: str, handoff: str) -> None:
+    scene = make_scene(find_journey("jump"), arch=arch, transfer=transfer, handoff=handoff, ram="24M", target="2M")
+    rows = compare_scene(scene, [witness(Other.QEMU)])
+    assert [row.case for row in rows] == [f"{arch} suspend", f"{arch} return"]
+    for row in rows:
+        assert row.verdict is Verdict.AGREE, row.differences
+        assert row.pages == row.pages_equal >= 6000
+
+
+@needs_qemu
 def test_what_the_stub_s_exception_handler_prints_is_compared() -> None:
     image = build_image([with_peer(Arch.X86_64, b"\xcc\xc3")], in_place=False)
     ours, theirs = run_ours(image), run_qemu(image)

@@ -62,6 +62,11 @@ def test_b_exports_what_loader_and_journey_look_for(la57: int) -> None:
 
 
 @LA57
+def test_c_exports_what_loader_and_journey_look_for(la57: int) -> None:
+    assert {"parsed", "kexec_params", "call_relocate", "image_end"} <= set(kernel("c", la57).symbols)
+
+
+@LA57
 def test_the_call_is_the_instruction_before_after_jump(la57: int) -> None:
     a = kernel("a", la57)
     at, after = a.symbols["call_relocate"], a.symbols["after_jump"]
@@ -72,7 +77,7 @@ def test_the_call_is_the_instruction_before_after_jump(la57: int) -> None:
 
 
 @LA57
-@pytest.mark.parametrize("letter", ["a", "b"])
+@pytest.mark.parametrize("letter", ["a", "b", "c"])
 def test_the_32_bit_entry_halts_and_the_64_bit_entry_is_code(letter: str, la57: int) -> None:
     image = kernel(letter, la57)
     assert image.code[0] == HLT
@@ -81,7 +86,7 @@ def test_the_32_bit_entry_halts_and_the_64_bit_entry_is_code(letter: str, la57: 
 
 
 @LA57
-@pytest.mark.parametrize("letter", ["a", "b"])
+@pytest.mark.parametrize("letter", ["a", "b", "c"])
 def test_the_image_ends_with_its_last_byte_and_fits_the_smallest_target_area(letter: str, la57: int) -> None:
     image = kernel(letter, la57)
     size = image.symbols["image_end"] - image.org
