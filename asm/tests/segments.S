@@ -112,7 +112,11 @@ claim the_tables_read_back_as_they_were_loaded, "read_back"
     equall  $own_gdt, read_back+2
 holds
 
+.if BITS == 64
+claim a_far_return_to_a_data_segment_is_refused, only="QEMU pushes RF clear for this fault"
+.else
 claim a_far_return_to_a_data_segment_is_refused
+.endif
     call    catch_faults
     word_op push, ax
     word_op pop, ax
