@@ -10,7 +10,7 @@ CASES  ?= 200
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench oracle fuzz-smoke fuzz-check kernels clean
+.PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check kernels clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: $(VENV)/.ready-dev ## let ruff lay out the Python sources
 
 bench: $(VENV)/.ready ## speed, as ratios measured in this run
 	@$(BIN)/kjump bench $(ARGS)
+
+mutants: $(VENV)/.ready-dev ## damage every stub in every small way: are all damages noticed?
+	@$(BIN)/kjump mutate all $(ARGS)
 
 oracle: $(VENV)/.ready-dev ## the witnesses: tests against GNU as, gdb, QEMU and KVM, every jump and random ones again there
 	@KJUMP_REQUIRE_ORACLES=1 $(BIN)/python -m pytest -n $(JOBS) -m oracle $(ARGS)

@@ -41,6 +41,7 @@ from emu.journey.scene import (
 )
 from emu.kexec.arch import Arch
 from emu.machine.engine import Engine
+from emu.mutation.command import add_mutate_command
 from emu.oracle.command import add_oracle_command
 from emu.report.album import Album
 from emu.report.compare import add_compare_command
@@ -269,6 +270,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_test_command(commands)
     add_catalogue_options(commands)
+    add_mutate_command(commands)
 
     bench = commands.add_parser("bench", help="speed, as ratios measured in this run")
     bench.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)} (default: all)")

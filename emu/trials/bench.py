@@ -7,7 +7,8 @@ control register bit set that the stub must take care of.  A run ends at a HLT. 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from emu.assembler import Image, assemble_text
 from emu.journey.memory import RamImage
@@ -22,10 +23,11 @@ from emu.trials import places
 from emu.trials.stubs import StubSet
 from emu.trials.tables import build_tables
 from emu.units import PAGE_SIZE, show_phys
+from emu.x86.bits import Cr4
 from emu.x86.segments import TableRegister
 
-TICK_LIMIT = 400_000
-"""Ticks that a run may take: far more than any list here needs."""
+TICK_LIMIT = 60_000
+"""Ticks that a run may take: twice what the longest list here needs."""
 CALLEE_SAVED = {32: ("rbx", "rsi", "rdi", "rbp"), 64: ("rbx", "rbp", "r12", "r13", "r14", "r15")}
 GENERAL = {
     32: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"),
@@ -34,9 +36,13 @@ GENERAL = {
 _INDEX = {"rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsp": 4, "rbp": 5, "rsi": 6, "rdi": 7} | {
     f"r{number}": number for number in range(8, 16)
 }
+_STACK_BYTES = 128
+"""What the stub may use of its own stack, at the end of the control page."""
 _CALL_BYTES = 8 * 9
 """What A's call and the stub may use of A's stack: arguments or return address, callee-saved registers and flags."""
 _MOST_SHOWN = 3
+JUNK = 0xDEADBEE2DEADBEE2
+"""A register that means nothing; as a flag word of relocate_new_kernel it would copy where an exchange is wanted."""
 
 
 class Bench:
@@ -167,8 +173,27 @@ class Bench:
     def junk(self) -> None:
         """What a kernel that owes nothing to anybody leaves: every register, flags, a breakpoint."""
         for name in (*GENERAL[self.arch.bits], "rsp"):
-            self.set(**{name: 0xDEADBEECDEADBEEC})
-        self.machine.engine.rflags = 0x44402  # AC NT DF
+            self.set(**{name: JUNK})
+        engine = self.machine.engine
+        engine.rflags = 0x44402  # AC NT DF
+        engine.set_cr(4, engine.cr(4) | Cr4.PGE | Cr4.OSFXSR)
+        engine.settle()
+
+    @contextmanager
+    def port_writes(self) -> Iterator[list[tuple[int, int, int]]]:
+        """Keep every OUT inside the block, as (port, bytes, value)."""
+        bus, written = self.machine.board.bus, list[tuple[int, int, int]]()
+        write = bus.write
+
+        def spy(port: int, size: int, value: int) -> None:
+            written.append((port, size, value))
+            write(port, size, value)
+
+        bus.write = spy  # type: ignore[method-assign]
+        try:
+            yield written
+        finally:
+            del bus.write
 
     # ---- what is checked ---------------------------------------------------------------------------------------
 
@@ -206,7 +231,8 @@ class Bench:
         """All of memory, but for saved context and stack of the stub, the end of A's stack, and ``also``."""
         at = self.at
         volatile = [
-            (self.symbols["saved_context"], at.control + PAGE_SIZE),
+            (self.symbols["saved_context"], self.symbols["saved_context_end"]),
+            (at.control + PAGE_SIZE - _STACK_BYTES, at.control + PAGE_SIZE),
             (at.stack + PAGE_SIZE - _CALL_BYTES, at.stack + PAGE_SIZE),
             (at.page_list, at.page_list + 16),  # written for the call
             *also,

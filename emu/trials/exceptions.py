@@ -100,16 +100,53 @@ def every_exception(bench: Bench) -> None:
         machine.raise_fault(vector, error, cr2=CR2)
         if vector != 14:
             machine.cpu.cr2 = CR2
-        bench.outcome = machine.run(LONGEST_REPORT)
+        with bench.port_writes() as written:
+            bench.outcome = machine.run(LONGEST_REPORT)
         normal_transmitter(machine)
         bench.wrong.extend(lost[:1])
+        bench.check("ports written", {(COM1, 1)}, {(port, size) for port, size, _ in written})
         if not _halted(bench, bench.symbols["halt"] + 1):
             return
         expected = report(vector=vector, error=error or 0, rip=bench.at.halt + 1, cr2=CR2)
         bench.check(f"console after vector {vector}", expected, machine.board.serial.output)
     # Something that is no exception (an SMI) may end a HLT: the processor halts again.
+    printed = len(machine.board.serial.output)
     bench.outcome = machine.run(LONGEST_REPORT)
     _halted(bench, bench.symbols["halt"] + 1)
+    bench.check("bytes printed once woken up", printed, len(machine.board.serial.output))
+
+
+def late_exception(bench: Bench) -> None:
+    """On the way back, too, before the pages move, when the peer has left no IDT."""
+    at, machine = bench.at, bench.machine
+    head, _ = bench.callee("lidt nothing(%rip); lgdt nothing(%rip); ret; nothing: .word 0; .quad 0")
+    bench.call(head, at.target, PRESERVE)
+    bench.check_back_in_a(at.target)
+    bench.reset_memory()
+    head, _ = bench.callee("lidt nothing(%rip); lgdt nothing(%rip); ret; nothing: .word 0; .quad 0")
+    machine.break_at(at.target)
+    bench.call(head, at.target, PRESERVE)
+    machine.clear_break(at.target)
+    if bench.outcome != ev.Breakpoint(at.target):
+        bench.wrong.append(f"the run ended in {bench.outcome} before the peer ran")
+        return
+    machine.break_at(bench.symbols["swap_pages"])
+    bench.outcome = machine.run(LONGEST_REPORT)
+    machine.clear_break(bench.symbols["swap_pages"])
+    _nmi_is_reported(bench)
+
+
+def _nmi_is_reported(bench: Bench) -> None:
+    """At swap_pages an NMI comes."""
+    machine, top = bench.machine, bench.at.control + PAGE_SIZE
+    if bench.outcome != ev.Breakpoint(bench.symbols["swap_pages"]):
+        bench.wrong.append(f"the run ended in {bench.outcome} before the list was carried out")
+        return
+    machine.inject_nmi()
+    bench.outcome = machine.run(LONGEST_REPORT)
+    if _halted(bench, bench.symbols["halt"] + 1):
+        bench.check("vector", b"vector 0000000000000002", machine.board.serial.output[21:44])
+    bench.check("stack in the control page", True, bench.at.control < machine.cpu.rsp < top)
 
 
 def early_exception(bench: Bench) -> None:
@@ -119,12 +156,4 @@ def early_exception(bench: Bench) -> None:
     machine.break_at(bench.symbols["swap_pages"])
     bench.call(head, at.halt, PRESERVE)
     machine.clear_break(bench.symbols["swap_pages"])
-    if bench.outcome != ev.Breakpoint(bench.symbols["swap_pages"]):
-        bench.wrong.append(f"the run ended in {bench.outcome} before the list was carried out")
-        return
-    machine.inject_nmi()
-    bench.outcome = machine.run(LONGEST_REPORT)
-    if _halted(bench, bench.symbols["halt"] + 1):
-        bench.check("vector", b"vector 0000000000000002", machine.board.serial.output[21:44])
-    top = at.control + PAGE_SIZE
-    bench.check("stack in the control page", True, at.control < machine.cpu.rsp < top)
+    _nmi_is_reported(bench)

@@ -18,7 +18,9 @@ _WBINVD = b"\x0f\x09"
 
 def plain(bench: Bench) -> None:
     """Without a way back: all registers 0, and 0 above the entry on the control page's stack."""
-    bench.call(int(Ind.DONE), bench.at.halt, 0)
+    # Pages have moved, and flags were given, so that every register has been used.
+    head = bench.write_list(bench.at.target | Ind.DESTINATION, bench.at.source | Ind.SOURCE, int(Ind.DONE))
+    bench.call(head, bench.at.halt, SWAP if bench.arch.bits == 64 else 0)
     if not bench.check_halted(bench.at.halt + 1):
         return
     state = bench.machine.cpu.registers()
@@ -50,6 +52,7 @@ def next_kernels_mode(bench: Bench) -> None:
     bench.check("flags", 0, state["rflags"] & _CLEAN_FLAGS)
     if bench.arch.bits == 32:
         bench.check("CR4", 0, state["cr4"])
+        bench.check("CR3", 0, state["cr3"])
         return
     kept = places.cr4_of_a(bench.arch) & (Cr4.PAE | Cr4.LA57 | Cr4.MCE)
     bench.check("CR4", int(kept), state["cr4"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emu.kexec.layout import Ind
+from emu.kexec.layout import Ind, RelocateFlag
 from emu.trials import places
 from emu.trials.bench import Bench
 from emu.trials.leaving import SWAP
 from emu.trials.places import Places
 from emu.units import PAGE_SIZE
 
+COPY = int(RelocateFlag.COPY)
 D, I, DONE, S = (int(flag) for flag in (Ind.DESTINATION, Ind.INDIRECTION, Ind.DONE, Ind.SOURCE))  # noqa: E741 - kimage
 
 
@@ -60,7 +61,9 @@ def shape(bench: Bench, name: str, *, exchange: bool) -> None:
 
 def _carry_out(bench: Bench, head: int, *, exchange: bool) -> None:
     expected = bench.carry_out(head, exchange=exchange)
-    bench.call(head, bench.at.halt, SWAP if exchange and bench.arch.bits == 64 else 0)
+    # Without a flag x86_64 copies and i386 exchanges.
+    flags = (SWAP if exchange else 0) if bench.arch.bits == 64 else (0 if exchange else COPY)
+    bench.call(head, bench.at.halt, flags)
     bench.check_halted(bench.at.halt + 1)
     bench.check_memory(expected)
 

@@ -113,6 +113,11 @@ class Places:
         return self.page(0x71)
 
     @property
+    def peer_tables(self) -> int:
+        """x86_64: root of the peer's own tables, an identity map and nothing else."""
+        return self.page(0x71)
+
+    @property
     def a_tables(self) -> int:
         """Root of A's tables, the others behind it."""
         return self.page(0x81)
@@ -143,9 +148,9 @@ def cr4_of_a(arch: Arch) -> int:
     """A's CR4: all that the stub must take care of."""
     common = Cr4.PGE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
     if arch is Arch.I386:
-        return common | Cr4.PSE
+        return common | Cr4.PSE | Cr4.SMEP
     if arch is Arch.I386_PAE:
-        return common | Cr4.PAE | Cr4.MCE
+        return common | Cr4.PAE | Cr4.MCE | Cr4.SMEP
     if arch is Arch.X86_64:
         return common | Cr4.PAE | Cr4.MCE | Cr4.PCIDE | Cr4.CET | Cr4.SMEP
     return common | Cr4.PAE | Cr4.LA57

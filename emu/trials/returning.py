@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emu.assembler import Image
 from emu.journey.memory import RamImage
+from emu.machine import events as ev
 from emu.trials.bench import Bench
 from emu.trials.leaving import PRESERVE, SWAP
 from emu.units import PAGE_SIZE
@@ -14,11 +15,11 @@ SPOIL = {
         movl $0xaaa8, %ebx; movl %ebx, %ebp; movl %ebx, %r12d; movl %ebx, %r13d; movl %ebx, %r14d; movl %ebx, %r15d
         movl %ebx, %r10d; movl %ebx, %r11d; movl %ebx, %r8d; movl %ebx, %r9d
         movl $0xc0000080, %ecx; rdmsr; andl $0xfffff7fe, %eax; wrmsr
-        movq %cr4, %rax; orl $0x680, %eax; movq %rax, %cr4
         movq %cr0, %rax; orl $0x5000c, %eax; movq %rax, %cr0
+        movq %cr4, %rax; orl $0x900680, %eax; movq %rax, %cr4
         lgdt nothing(%rip)
         lidt nothing(%rip)
-        movq %cr3, %rax; movq %rax, %cr3
+        movabsq ${peer_tables:#x}, %rax; movq %rax, %cr3
         pushq $0x44402; popfq
         ret
         nothing: .word 0; .quad 0
@@ -60,7 +61,7 @@ def _swap_page(bench: Bench) -> tuple[int, int]:
 
 def spoiled(bench: Bench) -> None:
     """The peer changes all that it may, and only rets."""
-    head, _ = bench.callee(SPOIL[bench.arch.bits])
+    head, _ = bench.callee(SPOIL[bench.arch.bits].format(peer_tables=bench.at.peer_tables))
     before = bench.expect()
     bench.call(head, bench.at.target, PRESERVE)
     bench.check_back_in_a(bench.at.target)
@@ -142,11 +143,18 @@ def _place_entry(bench: Bench, head: int, flags: int) -> Image:
     if word == 8:
         filled |= {"je_pa_control": (at.second,)}
     else:
-        filled |= {"je_page_list": (at.second, at.second, at.second_tables, at.second_swap), "je_has_pae": (0x100,)}
+        has_pae = 0x100 if bench.arch.is_pae else 0
+        filled |= {"je_page_list": (at.second, at.second, at.second_tables, at.second_swap), "je_has_pae": (has_pae,)}
     for name, values in filled.items():
         if name in entry.symbols:
             bench.put(entry.symbols[name], *values)
     return entry
+
+
+def saved_context(bench: Bench) -> tuple[int, bytes]:
+    """Where the saved context is, and what it holds."""
+    start, end = bench.symbols["saved_context"], bench.symbols["saved_context_end"]
+    return start, bench.machine.ram.read(start, end - start)
 
 
 def entries(bench: Bench) -> None:
@@ -154,12 +162,28 @@ def entries(bench: Bench) -> None:
     head, before = _suspend(bench)
     if bench.wrong:
         return
+    swapped = bench.carry_out(head, exchange=True, swap=bench.at.second_swap)
+    enter_a(bench, head, SWAP if bench.word == 8 else 0, before, saved=saved_context(bench), swapped=swapped)
+
+
+def enter_a(
+    bench: Bench,
+    head: int,
+    flags: int,
+    expected: RamImage,
+    *,
+    saved: tuple[int, bytes],
+    swapped: RamImage | None = None,
+) -> None:
+    """A peer stands: enter A by each jump entry, which carries out the list at ``head``; ``expected`` is memory then.
+
+    ``swapped`` has what the second swap page then holds, if the pages are exchanged.
+    """
     at, machine = bench.at, bench.machine
-    entry = _place_entry(bench, head, SWAP)
+    entry = _place_entry(bench, head, flags)
     code = machine.ram.read(at.entry, len(entry.code))
+    bounce = (swapped or bench.expect()).read(at.second_swap, PAGE_SIZE)
     state = machine.snapshot()
-    context = slice(bench.symbols["saved_context"], bench.symbols["saved_context_end"])
-    saved = machine.ram.read(context.start, context.stop - context.start)
     for name, returned in (("after_image_save", 1), ("after_resume", 2)):
         machine.restore(state)
         bench.junk()
@@ -168,11 +192,15 @@ def entries(bench: Bench) -> None:
         bench.run(entry.symbols[name])
         bench.check_back_in_a(returned)
         bench.check("DR7", 0x400, machine.cpu.registers()["dr7"])
-        second = at.second, at.second + PAGE_SIZE
-        swapped = at.second_swap, at.second_swap + PAGE_SIZE
-        bench.check_memory(before, _swap_page(bench), second, swapped, (at.entry, at.entry + PAGE_SIZE))
-        bench.check("saved context", saved.hex(), machine.ram.read(context.start, len(saved)).hex())
+        pages = [(page, page + PAGE_SIZE) for page in (at.second, at.second_swap, at.entry)]
+        bench.check_memory(expected, _swap_page(bench), *pages)
+        bench.check("swap page", bounce.hex(), machine.ram.read(at.second_swap, PAGE_SIZE).hex())
+        bench.check("saved context", saved[1].hex(), machine.ram.read(saved[0], len(saved[1])).hex())
         bench.check("entry page", code.hex(), machine.ram.read(at.entry, len(code)).hex())
+        if bench.word == 4:
+            written = [one for one in machine.events[state.events :] if isinstance(one, ev.ControlWrite)]
+            cleared = any(one.register == "cr4" and not one.new for one in written)
+            bench.check("CR4 cleared", bench.arch.is_pae, cleared)
         if bench.wrong:
             return
 
@@ -198,6 +226,9 @@ def linked_elsewhere(bench: Bench) -> None:
         return
     for org in (0, 0x123000):
         bench.reset_memory()
+        for name in ("relocate_new_kernel", "jump_entry", "purgatory"):
+            here, there = stubs.at(name, org).code.hex(), stubs.assembled(name, org).code.hex()
+            bench.check(f"bytes of {name} for another address", there, here)
         bench.machine.ram.write(at.control, stubs.at("relocate_new_kernel", org).code)
         head, _ = bench.callee("ret")
         before = bench.expect()

@@ -19,6 +19,7 @@ def build_tables(ram: Ram, arch: Arch, at: Places) -> None:
     if arch.bits == 64:
         identity = [(0, 2 * MIB), (at.base, at.base + HIGH_SIZE)]
         _build(ram, arch, at.kexec_tables, identity, [control])
+        _build(ram, arch, at.peer_tables, identity, [])
     else:
         _build(ram, arch, at.kexec_tables, [], [control, (at.control, at.control)])
         _build(ram, arch, at.second_tables, [], [(at.second, at.second)])

@@ -1,0 +1,1 @@
+"""Mutants: each small damage to a stub is caught by a test, or provably does nothing."""
