@@ -23,6 +23,12 @@ LEFT = {
     ("purgatory", 32, "retf"): frozenset({"sp", "si", "bx", "di", "bp", FLAGS}),
 }
 """What means something to whoever gets control from a stub of this many bits by such an instruction."""
+TO_A = {
+    64: frozenset({"ax", "sp", "bx", "bp", "r12", "r13", "r14", "r15", FLAGS, DIRECTION}),
+    32: frozenset({"ax", "sp", "bx", "si", "di", "bp", FLAGS, DIRECTION}),
+}
+"""What a return to A's call brings, by bits: the result, and what a caller may count on."""
+_INTO_A = "virtual_mapped"
 
 
 class Flow:
@@ -89,12 +95,18 @@ class Flow:
             points = self._returns.get(at)
             if here.mnemonic.startswith("retf"):
                 return self._far(at, before) if self._name != "purgatory" else left
-            return frozenset().union(*(before.get(point, ALL) for point in points)) if points else ALL
+            if points is None:
+                return TO_A[self._image.bits] if self._is_in_a(at) else ALL
+            return frozenset().union(*(before.get(point, ALL) for point in points))
         if here.branch in ("jump", "call"):
             return before.get(target, ALL) if target is not None else left if here.branch == "call" else ALL
         if here.branch == "jcc":
             return following | (before.get(target, ALL) if target is not None else ALL)
         return following
+
+    def _is_in_a(self, at: int) -> bool:
+        """Whether the code at ``at`` runs in A's own address space again."""
+        return self._image.symbol_at(at + self._image.org).partition("+")[0] == _INTO_A
 
     def _far(self, at: int, before: dict[int, frozenset[str]]) -> frozenset[str]:
         """A far return in the stub itself goes to the instruction behind it."""

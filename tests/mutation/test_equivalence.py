@@ -66,6 +66,15 @@ def test_a_return_of_a_called_routine_leads_behind_its_calls() -> None:
     assert rules_of("f: " + text.format("f").replace("movl $2, %eax\n", ""))["drop", ""] == ""
 
 
+def test_a_return_to_a_brings_what_a_call_may_count_on() -> None:
+    text = "{}movl $1, {}\nret\n"
+    assert rules_of(text.format("virtual_mapped: ", "%ecx"))["drop", ""] == DEAD
+    assert rules_of(text.format("virtual_mapped: ", "%ebx"))["drop", ""] == ""
+    assert rules_of(text.format("virtual_mapped: ", "%eax"))["drop", ""] == ""
+    assert rules_of(text.format("identity_mapped: ", "%ecx"))["drop", ""] == ""  # the plain path: all of them are 0
+    assert rules_of(text.format("virtual_mapped: ", "%esi"), folder="i386")["drop", ""] == ""
+
+
 def test_flags_count_as_a_register() -> None:
     text = "cmpl %eax, %ebx\n{0}jz over\nnop\nover: movl $0, %eax\nhlt\n"
     assert rules_of(text.format("cmpl %ecx, %edx\n"))["drop", ""] == DEAD
