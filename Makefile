@@ -11,6 +11,7 @@ JOBS   ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check kernels clean
+.PHONY: help run test lint format bench oracle fuzz-smoke fuzz-check kernels linux clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ fuzz-check: $(VENV)/.ready ## fuzz the fuzzer: ten planted bugs, each found with
 
 kernels: $(VENV)/.ready-dev ## fetch Debian's kernels (apt, as root) and run their own relocate_kernel
 	@KJUMP_KERNELS=1 $(BIN)/python -m pytest -m kernels $(ARGS)
+
+linux: $(VENV)/.ready-dev ## boot Debian's kernel, build small ones that jump, and boot those (apt, as root; minutes)
+	@KJUMP_LINUX=1 $(BIN)/python -m pytest -m linux $(ARGS)
 
 clean: ## remove the virtual environment, caches and build output
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

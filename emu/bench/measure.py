@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from emu.bench.boot import bench_boot
 from emu.bench.fuzz import bench_fuzz
 from emu.bench.history import bench_history
 from emu.bench.large import bench_large
@@ -179,6 +180,7 @@ BENCHES: dict[str, Callable[[], Iterator[str]]] = {
     "large": bench_large,
     "history": bench_history,
     "fuzz": bench_fuzz,
+    "boot": bench_boot,
 }
 
 

@@ -90,11 +90,10 @@ class Boot:
             self._stop("input" if hasattr(self._input, "_lines") else "left")
 
     def _heard(self, event: ev.Event) -> None:
-        if isinstance(event, ev.ConsoleLine) and event.device == "post":
+        if self._post is not None and isinstance(event, ev.ConsoleLine) and event.device == "post":
             code = int(event.text, 16)
             self._codes.append(code)
-            if self._post is not None:
-                self._post(code)
+            self._post(code)
 
     def run(self, given: Input) -> Summary:
         """To the end, with ``given`` as what is typed."""
