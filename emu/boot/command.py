@@ -15,6 +15,7 @@ from emu.boot.flat import rom_spaces
 from emu.boot.formats import Format, Wishes, make_plan
 from emu.boot.load import load
 from emu.boot.run import Boot, Limits, Summary
+from emu.boot.snapshot import restore, save
 from emu.errors import EXIT_FINDINGS, JourneyError, KjumpError
 from emu.kexec.e820 import MemoryMap, default_map
 from emu.kexec.memparse import memparse
@@ -35,7 +36,9 @@ def _number(text: str) -> int:
 def add_boot_command(subparsers: Subparsers) -> None:
     """Add ``boot``; its ``action`` gives the exit status."""
     parser = subparsers.add_parser("boot", help="boot a kernel, a Multiboot program, a flat image or a ROM")
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="what to boot; its format is seen from its header")
+    parser.add_argument(
+        "image", type=Path, nargs="?", metavar="IMAGE", help="what to boot; its format is seen from its header"
+    )
     image = parser.add_argument_group("image")
     image.add_argument("--format", choices=list(Format), help="take IMAGE for this (flat and rom have no header)")
     image.add_argument("--initrd", type=Path, metavar="F", help="initramfs of a bzImage, module of a Multiboot kernel")
@@ -49,10 +52,12 @@ def add_boot_command(subparsers: Subparsers) -> None:
     machine.add_argument("--ram", metavar="SIZE", help=f"RAM of the machine (default: {DEFAULT_RAM})")
     machine.add_argument("--e820", type=Path, metavar="FILE.toml", help="the memory map: an array of [[range]] tables")
     machine.add_argument("--post-port", type=_number, metavar="PORT", help="show what is written there on stderr")
+    machine.add_argument("--from", dest="start", type=Path, metavar="FILE", help="go on from a saved machine; no IMAGE")
     end = parser.add_argument_group("end")
     end.add_argument("--until", metavar="REGEX", help="end when the console matches")
     end.add_argument("--time", type=float, metavar="SECONDS", help="end after so many virtual seconds")
     end.add_argument("--instructions", type=int, metavar="N", help="end after so many instructions")
+    end.add_argument("--save", type=Path, metavar="FILE", help="save the machine as it stands at the end")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     parser.set_defaults(action=_boot)
 
@@ -91,21 +96,37 @@ def _limits(args: argparse.Namespace) -> Limits:
     return Limits(args.time, args.instructions, until)
 
 
-def _boot(args: argparse.Namespace) -> int:
-    limits, memory_map, data = _limits(args), _memory(args), _read(args.image)
+def _made(args: argparse.Namespace) -> tuple[GatedMachine, str]:
+    """The machine, and what is in it in a line."""
+    if args.start is not None:
+        given = (args.image, args.format, args.initrd, args.bits, args.load, args.entry, args.ram, args.e820)
+        if any(one is not None for one in given) or args.append:
+            raise KjumpError("a saved machine has its image and memory already", where="--from")
+        return restore(args.start), f"goes on from {args.start}"
+    if args.image is None:
+        raise KjumpError("nothing to boot", where="kjump boot", hint="an IMAGE, or --from FILE")
+    memory_map, data = _memory(args), _read(args.image)
     wishes = Wishes(Format(args.format) if args.format else None, args.load, args.entry, args.bits, args.append)
     initrd = _read(args.initrd) if args.initrd is not None else b""
     plan = make_plan(data, str(args.image), memory_map, wishes, initrd)
     roms = rom_spaces(len(data)) if wishes.format is Format.ROM else ROM_RANGES
     machine = GatedMachine(memory_map, roms=roms, post_port=POST_PORT if args.post_port is None else args.post_port)
     load(machine, plan)
+    return machine, plan.what
+
+
+def _boot(args: argparse.Namespace) -> int:
+    limits = _limits(args)
+    machine, what = _made(args)
     post = None if args.post_port is None else _show_post
     boot = Boot(machine, None if args.json else sys.stdout.buffer, limits, post)
     if not args.json:
-        print(f"kjump: {plan.what}", file=sys.stderr)
+        print(f"kjump: {what}", file=sys.stderr)
     given = open_input(machine.board.serial)
     try:
         summary = boot.run(given)
+        if args.save is not None:
+            save(machine, args.save)
     finally:
         boot.output.flush()
         if isinstance(given, Terminal):

@@ -11,7 +11,7 @@ never counted afterwards.  The private ``emu_counter`` then holds the exact posi
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, UcError, unicorn_const, x86_const
@@ -343,6 +343,14 @@ class Binding(CpuState):
             value = self._uc.reg_read(register)
             state[name] = value[0] | value[1] << 64 if isinstance(value, tuple) else int(value)
         return state
+
+    def put_fpu_sse(self, state: Mapping[str, int]) -> None:
+        """Set what :meth:`fpu_sse` gave; the status word first, since the stack top is in it."""
+        order = sorted(_FPU_SSE, key=lambda one: one[0] != "fsw")
+        for name, register in order:
+            value = state[name]
+            wide = name.startswith("st")
+            self._uc.reg_write(register, (value & (1 << 64) - 1, value >> 64) if wide else value)
 
     def reset_fpu(self) -> None:
         """x87 control, status and tag word and MXCSR as after reset, SDM 3A table 10-1; the engine has zeros."""

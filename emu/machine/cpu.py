@@ -256,6 +256,11 @@ class Cpu:
         """The MSRs that no start state sets, by number."""
         return {number: self.engine.msr(number) for number in _MSRS.values()}
 
+    def put_msrs(self, values: Mapping[str, int]) -> None:
+        """Set the same MSRs by the names that :meth:`registers` gives them."""
+        for name, number in _MSRS.items():
+            self.engine.set_msr(number, values[name])
+
     def power_on(self, msrs: Mapping[int, int]) -> None:
         """What power-on sets besides a start state: MSRs as :meth:`msrs` gave them then, and NMIs are taken."""
         for number, value in msrs.items():

@@ -215,6 +215,11 @@ class CpuState:
         self._view[_BREAKPOINTS:_OLD_EXCEPTION] = bytes(_OLD_EXCEPTION - _BREAKPOINTS)
 
     @property
+    def state_address(self) -> int:
+        """The host address of the state, which the engine's own functions take."""
+        return self._address
+
+    @property
     def efer(self) -> int:
         """EFER, LMA included."""
         return self._peek(self._efer_at)

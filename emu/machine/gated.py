@@ -30,7 +30,9 @@ from emu.machine.ram import ROM_RANGES
 from emu.machine.stops import EngineStop, StopKind
 from emu.x86 import control as rules
 from emu.x86.bits import U32, Cr4, Efer, Eflags, Msr
+from emu.x86.control import Refusal
 from emu.x86.cpuid import cpuid
+from emu.x86.exceptions import Vector
 from emu.x86.sensitive import Kind, Sensitive
 
 _STATE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -43,6 +45,7 @@ _LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c
 _SYSCALL = Sensitive(Kind.SYSCALL, 2, 0x05, 4, 8)
 _SYSRET_32 = Sensitive(Kind.SYSCALL, 2, 0x07, 4, 8)
 _SYSRET_64 = Sensitive(Kind.SYSCALL, 3, 0x07, 8, 8, rex=0x48)
+_XCR0_SUPPORTED = 3
 _QUADWORD = 2  # how the translator calls operands of 64 bits
 
 
@@ -58,9 +61,12 @@ class GatedLoop(Loop):
         self._before = -1
         self._shadow = False
         self._rsp = 0
+        self._refusal: Refusal | None = None
         self.gated = False
         self.on_wait: Callable[[int], None] = lambda _ticks: None
         self._translation = self._gate("invlpg", _STATE_LONG, self._invlpg)
+        self._extended = self._gate("xsetbv", _STATE_INT_LONG, self._xsetbv)
+        self.xcr0 = 1
         self._gates = self._always()
         self._window = self._while_waiting()
 
@@ -79,6 +85,7 @@ class GatedLoop(Loop):
             self._gate("write_crN", _STATE_INT_LONG, self._write_cr),
             self._gate("read_crN", _LONG_OF_STATE_INT, self._read_cr),
             self._translation,
+            self._extended,
             self._gate("lmsw", _STATE_INT, stop),
             self._gate("clts", _STATE, stop),
             self._gate("set_dr", _STATE_INT_LONG, stop),
@@ -162,6 +169,10 @@ class GatedLoop(Loop):
         return 0
 
     def _intercepted(self) -> None:
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self._machine.raise_fault(refusal.vector, refusal.error_code, reason=refusal.reason)
+            return
         if self._before >= 0:
             self._code.forget()
             self._stop_insn = self._code.at(self._cpu.pc)
@@ -201,6 +212,21 @@ class GatedLoop(Loop):
     def _invlpg(self, state: int, linear: int) -> None:
         self._translation.original(state, linear)
         self._cpu.forget_translations()
+
+    def _xsetbv(self, state: int, number: int, value: int) -> None:
+        """XSETBV, SDM 2C: XCR0 alone exists, x87 is always in it, and SSE is all there is besides."""
+        if self._engine.cpl or number or not value & 1 or value & ~_XCR0_SUPPORTED:
+            self._refusal = Refusal(Vector.GP, 0, f"XSETBV of {value:#x} to XCR{number} (SDM 2C XSETBV)")
+            self.stop_before()
+            return
+        self.xcr0 = value
+        self._extended.original(state, number, value)
+
+    def set_xcr0(self, value: int) -> None:
+        """XCR0 as a guest with CR4.OSXSAVE set it; without that bit it is as after reset."""
+        self.xcr0 = value
+        if self._engine.cr(4) & Cr4.OSXSAVE:
+            self._extended.call(self._engine.state_address, 0, value)
 
     def _cpuid(self, _state: int) -> None:
         engine = self._engine
@@ -293,6 +319,7 @@ class GatedMachine(Machine):
     ) -> None:
         super().__init__(memory_map, strict=False, plain_strings=True, roms=roms)
         self.board.bus.attach(ResetControl(self._signal))
+        self.post_port = post_port
         if post_port != POST_PORT:
             self.board.bus.attach(PostPort(self._signal, post_port))
 

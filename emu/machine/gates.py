@@ -58,7 +58,7 @@ class Gate:
         self.name = name
         self.is_open = False
         self._callback = callback
-        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(address)
+        self._function = type(callback)(address)
         self._view = memoryview((ctypes.c_char * _JUMP_SIZE).from_address(address)).cast("B")
         self._original = bytes(self._view)
         target = ctypes.cast(callback, ctypes.c_void_p).value or 0
@@ -69,6 +69,10 @@ class Gate:
         self.close()
         self._function(*arguments)
         self.open()
+
+    def call(self, *arguments: object) -> None:
+        """Call the function between runs, when the gate is closed."""
+        self._function(*arguments)
 
     def open(self) -> None:
         """Calls come to us."""
