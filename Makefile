@@ -10,8 +10,7 @@ CASES  ?= 200
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check kernels clean
-.PHONY: help run test lint format bench oracle fuzz-smoke fuzz-check kernels linux clean
+.PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check kernels linux clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

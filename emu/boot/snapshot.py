@@ -41,6 +41,7 @@ class Saved:
     roms: tuple[tuple[int, int], ...]
     post_port: int
     registers: dict[str, int]
+    x87: tuple[tuple[int, int], ...]
     xcr0: int
     shadow: bool
     nmi_blocked: bool
@@ -56,7 +57,7 @@ class _Values(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> type:
         """Raises ImageError for anything that is not a value type of ours."""
-        if module.startswith("emu.machine.") or module == __name__:
+        if module.startswith(("emu.machine.", "emu.x86.")) or module == __name__:
             found = super().find_class(module, name)
             if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
                 return found
@@ -70,6 +71,7 @@ def save(machine: GatedMachine, path: Path) -> None:
         roms=tuple((bank.start, bank.end) for bank in machine.ram.banks if bank.rom),
         post_port=machine.post_port,
         registers=machine.cpu.registers(),
+        x87=machine.engine.x87_stack,
         xcr0=machine.loop.xcr0,
         shadow=machine.engine.interrupt_shadow,
         nmi_blocked=machine.cpu.nmi_blocked,
@@ -140,6 +142,7 @@ def _put(machine: GatedMachine, state: Saved) -> None:
     for number in (0, 1, 2, 3, 6, 7):
         engine.set_dr(number, registers[f"dr{number}"])
     engine.put_fpu_sse(registers)
+    engine.x87_stack = state.x87
     engine.rip, engine.rflags = registers["rip"], registers["rflags"]
     engine.settle()
     machine.loop.set_xcr0(state.xcr0)

@@ -345,12 +345,20 @@ class Binding(CpuState):
         return state
 
     def put_fpu_sse(self, state: Mapping[str, int]) -> None:
-        """Set what :meth:`fpu_sse` gave; the status word first, since the stack top is in it."""
-        order = sorted(_FPU_SSE, key=lambda one: one[0] != "fsw")
-        for name, register in order:
-            value = state[name]
-            wide = name.startswith("st")
-            self._uc.reg_write(register, (value & (1 << 64) - 1, value >> 64) if wide else value)
+        """Set what :meth:`fpu_sse` gave, but the x87 stack: see :attr:`x87_stack`."""
+        for name, register in _FPU_SSE:
+            if not name.startswith("st"):
+                self._uc.reg_write(register, state[name])
+
+    @property
+    def x87_stack(self) -> tuple[tuple[int, int], ...]:
+        """The eight x87 registers as they lie, whatever the top of stack: (significand, sign and exponent)."""
+        return tuple(self._uc.reg_read(x86_const.UC_X86_REG_FP0 + index) for index in range(8))
+
+    @x87_stack.setter
+    def x87_stack(self, values: tuple[tuple[int, int], ...]) -> None:
+        for index, value in enumerate(values):
+            self._uc.reg_write(x86_const.UC_X86_REG_FP0 + index, value)
 
     def reset_fpu(self) -> None:
         """x87 control, status and tag word and MXCSR as after reset, SDM 3A table 10-1; the engine has zeros."""
