@@ -16,7 +16,6 @@ from emu.units import PAGE_SIZE
 
 LIMIT = 30_000
 """Ticks that a case may take; a whole short movement takes two thirds of it."""
-_RETURN_IMAGE_SAVED = 1
 _BACK_BY_CALL = 1
 _ARGUMENTS_64 = frozenset({"rdi", "rsi", "rdx", "rcx", "rsp"})
 _NEEDED_AT_LAST_LOOK = frozenset({"rbx", "rbp", "rsp"})
@@ -92,6 +91,11 @@ class Trip:
         if self.page is not None:
             self.stage.write(self.jump_page, replace(self.page, **fields).pack())
 
+    def enter(self, address: int) -> None:
+        """Whoever runs jumps there; its own checks are done."""
+        self.stage.set_registers({"rsp": 0})
+        self.stage.machine.engine.rip = address
+
     def set_back(self, address: int) -> None:
         """Let B go back by a call of ``address``, the return address that it found on its stack."""
         self.stage.set_registers({"rbx": address, "rbp": _BACK_BY_CALL})
@@ -142,8 +146,8 @@ class Trip:
         verdict = Verdict.WILD if damage or ended.arrived == self.after else Verdict.DETECTED
         return self.result(verdict, ended, row, past=past)
 
-    def legal(self, ended: Ended, row: str) -> Result:
-        """The input is as the design has it: everything must hold."""
+    def legal(self, ended: Ended, row: str, returns: int | None = None) -> Result:
+        """The input is as the design has it: everything must hold, and A's call must return ``returns``."""
         wanted = self.after if self.stage.name == RETURN else self.window.loaded.start
         if ended.arrived != wanted:
             if damage := self._damage(moving=True):
@@ -157,6 +161,9 @@ class Trip:
             return self.result(Verdict.SILENT, ended, row, self._which(wrong[0]), self._said(wrong))
         if state := self._wrong_state():
             return self.result(Verdict.SILENT, ended, row, state.split(",")[0], state)
+        value = self.stage.machine.engine.gpr(0)
+        if returns is not None and value != returns:
+            return self.result(Verdict.SILENT, ended, row, "return value", f"rax is {value:#x}, not {returns}")
         return self.result(Verdict.COMPLETED, ended, row)
 
     def _which(self, address: int) -> str:

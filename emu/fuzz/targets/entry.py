@@ -1,7 +1,9 @@
 """Target ``entry``: the addresses at which kernels enter each other, through every door that takes one.
 
 Doors: ``start`` is image->start, which relocate_new_kernel takes from A without a look; ``saved`` is after_image_save
-in the jump page, which B checks; ``back`` is the return address of the hand-off ``stack``, which nobody can check.
+in the jump page, which B checks; ``resumed`` is where whoever restored A goes, having looked for its cookie (that look
+is C's and not part of this target); ``back`` is the return address of the hand-off ``stack``, which nobody can check.
+The resume slot has no door of its own: A hands what it holds to the stub as ``start``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from emu.journey.scene import Scene
 from emu.kexec.layout import COOKIE_MAGIC, COOKIE_SIZE, CookieKind
 from emu.units import PAGE_MASK, PAGE_SIZE
 
-START, SAVED, BACK = "start", "saved", "back"
+START, SAVED, RESUMED, BACK = "start", "saved", "resumed", "back"
+_RETURNS = {SAVED: 1, RESUMED: 2}
+"""What A's call returns by each of A's own doors."""
 _COOKIES = ("none", "saved", "resumed", "slot", "magic only")
 _COOKIE_OF = {
     "saved": (COOKIE_MAGIC, CookieKind.AFTER_IMAGE_SAVE),
@@ -34,8 +38,9 @@ LEGAL = "legal entries"
 
 def _door_words(scene: Scene) -> tuple[str, ...]:
     """The doors of a scene; the unchecked ones are likelier, for the others mostly end at the check."""
-    doors = (START, START, BACK, SAVED) if scene.handoff == "page" else (START, BACK)
-    return doors if scene.preserve else (START,)
+    if not scene.preserve:
+        return (START,)
+    return (START, START, BACK, RESUMED, SAVED, SAVED) if scene.handoff == "page" else (START, BACK)
 
 
 class EntryWorld(TripWorld):
@@ -52,7 +57,8 @@ class EntryWorld(TripWorld):
         self._saved = entry.symbols["after_image_save"] if entry is not None else 0
         self._entry_page = entry.org if entry is not None else -1
         self._back = loaded.stub.symbols.get("back_from_peer", 0)
-        self._legal = {START: loaded.start, SAVED: self._saved, BACK: self._back}
+        resumed = entry.symbols["after_resume"] if entry is not None else 0
+        self._legal = {START: loaded.start, SAVED: self._saved, RESUMED: resumed, BACK: self._back}
         self.spec = (
             Choice("door", _door_words(scene)),
             Word("address", 8 * self._word, self._atlas.points, tuple(self._legal.values()), 0.12),
@@ -88,7 +94,7 @@ class EntryWorld(TripWorld):
             return trip.must_refuse(trip.stage.run(LIMIT), self._atlas.name(address), reason)
         ended = trip.stage.run(LIMIT)
         if legal:
-            return trip.legal(ended, LEGAL)
+            return trip.legal(ended, LEGAL, returns=_RETURNS.get(door))
         return self._at_own_risk(trip, ended, address)
 
     def _plant(self, trip: Trip, address: int, cookie: str) -> bool:
@@ -111,6 +117,8 @@ class EntryWorld(TripWorld):
             trip.set_start(address)
         elif door == SAVED:
             trip.set_page(after_image_save=address)
+        elif door == RESUMED:
+            trip.enter(address)
         else:
             trip.set_back(address)
 
