@@ -20,6 +20,8 @@ from emu.x86.exceptions import Vector, vector_name
 _RETURNING = (Vector.BP, Vector.NMI)
 """Vectors whose handlers in stubs and kernels return: the run goes on."""
 _EXCEPTIONS = 32
+_INDIRECT = (b"\xc2", b"\xc3", b"\xff")
+_PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
 _MOST_HANDLERS = 64
 MOST_INSTRUCTIONS = 4000
 """Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
@@ -58,6 +60,7 @@ class Stage:
         stops: Sequence[tuple[int, int]],
         arrivals: Iterable[int],
         code: Mapping[int, str],
+        branches: Iterable[int],
     ) -> None:
         self.name = name
         self.machine = machine
@@ -70,6 +73,9 @@ class Stage:
         for address in arrivals:
             machine.break_at(address)
         machine.events.clear()
+        # Which branch led out of the canonical space is guessed among those that were ever translated: among these here
+        # always, so that a case does not depend on what wild code ran before it.
+        machine.code.indirect = _Fixed(branches)
         self._point = ResetPoint(machine)
         self._point.learn([known.pfn for known in pages.known])
         self._coverage = Coverage(machine)
@@ -205,6 +211,24 @@ def code_of(images: Iterable[tuple[Image, int]]) -> dict[int, str]:
         for line in image.lines:
             if line.size:
                 found[linear + line.address - image.org] = image.symbol_at(line.address)
+    return found
+
+
+class _Fixed(set[int]):
+    """A set that stays as it is."""
+
+    def add(self, element: int, /) -> None:
+        """Nothing is added."""
+
+
+def branches_of(images: Iterable[tuple[Image, int]]) -> set[int]:
+    """The linear addresses of near indirect branches in programs."""
+    found = set()
+    for image, linear in images:
+        for line in image.lines:
+            raw = image.code[line.address - image.org : line.address - image.org + line.size]
+            if raw.lstrip(_PREFIXES)[:1] in _INDIRECT:
+                found.add(linear + line.address - image.org)
     return found
 
 

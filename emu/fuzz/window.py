@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from emu.assembler import Image
 from emu.errors import FuzzError
 from emu.fuzz.pages import Pages, Rule, mask_of, table_mask
-from emu.fuzz.stage import Stage, code_of, handlers_of, rules
+from emu.fuzz.stage import Stage, branches_of, code_of, handlers_of, rules
 from emu.journey import movement
 from emu.journey.journey import Journey
 from emu.journey.loader import Loaded
@@ -26,6 +26,8 @@ from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
 _STAGE_LIMIT = 600_000_000
 _FEW = 4
 _HANDLER_STACK = 1024
+_LAST_STEPS = 0x100
+"""Bytes of B's code behind its last look at the page, to where it has left."""
 """Pairs that are kept where none of them belongs to B's image."""
 SUSPEND, RETURN = "suspend", "return"
 REFUSALS = ("bad_jump_page", "bad_entries")
@@ -156,6 +158,15 @@ def _programs(journey: Journey) -> list[tuple[Image, int]]:
     return found
 
 
+def _branches(journey: Journey) -> set[int]:
+    """The branches by which a case can leave the canonical space: those of the stubs, and B's last ones."""
+    loaded, b = journey.require_loaded(), journey.kernel_b
+    stubs = [stub for stub in (loaded.stub, loaded.second, loaded.jump_entry) if stub is not None]
+    look = b.symbols.get("last_look", b.end)
+    own = {address for address in branches_of([(b, b.org)]) if look <= address < look + _LAST_STEPS}
+    return branches_of([(stub, stub.org) for stub in stubs]) | own
+
+
 def _window(
     journey: Journey,
     name: str,
@@ -191,6 +202,7 @@ def _window(
         stops=handlers_of(programs),
         arrivals=arrivals,
         code=code_of(programs),
+        branches=_branches(journey),
     )
     return Window(journey, loaded, move, tuple(kept), called, stage)
 
