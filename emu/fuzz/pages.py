@@ -84,6 +84,7 @@ class Pages:
         self._inside = inside
         outside = [pfn for pfn in machine.ram.pfns() if pfn not in inside]
         machine.policy.forbid(outside, "case")
+        machine.careful(intervals(outside), always=True)
         self._watches = [
             machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
             for first, behind in intervals(outside)

@@ -23,7 +23,7 @@ _EXCEPTIONS = 32
 _INDIRECT = (b"\xc2", b"\xc3", b"\xff")
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
 _MOST_HANDLERS = 64
-MOST_INSTRUCTIONS = 4000
+MOST_INSTRUCTIONS = 3000
 """Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
 
 

@@ -236,10 +236,15 @@ class Machine:
         """End :meth:`watch_instructions`."""
         self.breaks.unwatch_instructions(handle)
 
-    def careful(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Host code leaves stores into these runs of page frames (first, behind the last) to us, and those into ROM."""
+    def careful(self, runs: Iterable[tuple[int, int]], *, always: bool = False) -> None:
+        """Host code leaves stores into these runs of page frames (first, behind the last) to us, and those into ROM.
+
+        On a machine that is not strict the runs do not matter, unless ``always`` says so.
+        """
         rom = [(bank.start >> PAGE_SHIFT, bank.end >> PAGE_SHIFT) for bank in self.ram.banks if bank.rom]
-        self.engine.moves.be_careful(self.ram.banks[-1].end >> PAGE_SHIFT, [*(runs if self.strict else ()), *rom])
+        self.engine.moves.be_careful(
+            self.ram.banks[-1].end >> PAGE_SHIFT, [*(runs if self.strict or always else ()), *rom]
+        )
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         self.code.overwritten(address, len(data))

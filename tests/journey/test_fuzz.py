@@ -19,7 +19,7 @@ from emu.journey.scene import find_journey, make_scene
 from emu.kexec.arch import Arch
 
 MACHINE_TARGETS = ("entry", "list", "jumpbuf", "cmdline", "regs", "irq")
-CASES = 120
+CASES = 36
 
 
 def opened(name: str, arch: Arch) -> World:
@@ -67,7 +67,7 @@ def test_the_unbroken_project_has_no_findings(world: tuple[str, World]) -> None:
 
 def test_a_case_does_not_depend_on_what_ran_before(world: tuple[str, World]) -> None:
     name, one = world
-    cases = some(name, one, 24, "order")
+    cases = some(name, one, 10, "order")
     first = [one.run(case) for case in cases]
     again = [one.run(case) for case in reversed(cases)]
     assert first == list(reversed(again))
@@ -75,7 +75,7 @@ def test_a_case_does_not_depend_on_what_ran_before(world: tuple[str, World]) -> 
 
 def test_most_entry_cases_get_past_the_stub() -> None:
     world = opened("entry", Arch.X86_64)
-    results = [world.run(case) for case in some("entry", world, 200, "past")]
+    results = [world.run(case) for case in some("entry", world, 80, "past")]
     world.close()
     assert sum(result.past for result in results) >= 0.4 * len(results)
 
@@ -101,15 +101,15 @@ def test_known_by_design_the_way_back_on_the_stack_has_no_cookie(entries: EntryW
     """Hand-off stack: whatever address is there is gone to; the machine stops, or what ran does damage."""
     stub = entries.trip("return").window.loaded.stub
     inside = [address for address in range(stub.org + 1, stub.org + 200) if address != stub.symbols["back_from_peer"]]
-    found = classes([entry(entries, "back", address) for address in inside[::9]])
+    found = classes([entry(entries, "back", address) for address in inside[::17]])
     assert set(found) <= {Verdict.DETECTED, Verdict.WILD, Verdict.COMPLETED}
-    assert found[Verdict.DETECTED] + found[Verdict.WILD] > 5
+    assert found[Verdict.DETECTED] + found[Verdict.WILD] > 3
 
 
 def test_known_by_design_the_stub_goes_to_any_start(entries: EntryWorld) -> None:
     """relocate_new_kernel is told image->start and has nothing to check it by."""
     b = entries.trip("suspend").window.journey.kernel_b
-    found = classes([entry(entries, "start", b.org + offset) for offset in range(1, 400, 29)])
+    found = classes([entry(entries, "start", b.org + offset) for offset in range(1, 400, 57)])
     assert set(found) <= {Verdict.DETECTED, Verdict.WILD}
 
 
