@@ -406,3 +406,35 @@ advance:
 whole:
     movq    %rsi, (%rcx)
     ret
+
+# dispatch: who comes here: the engine, before every instruction, linear address in %rsi, our fields in %rcx.  Where that address
+# is in the table of intercepts it goes on as above with the record found there, or to Python where there is none.
+.set TABLE, 240                                 # buckets of four pairs: linear address, address of a record or 0
+.set BUCKET_SHIFT, 6
+.set MULTIPLIER, 0x9e3779b97f4a7c15
+.set HASH_SHIFT, 54                             # 1,024 buckets
+
+dispatch:
+    movq    %rcx, %r11
+    movabsq $MULTIPLIER, %rax
+    imulq   %rsi, %rax
+    shrq    $HASH_SHIFT, %rax
+    shlq    $BUCKET_SHIFT, %rax
+    addq    TABLE(%rcx), %rax
+    cmpq    (%rax), %rsi
+    je      intercepted
+    addq    $16, %rax
+    cmpq    (%rax), %rsi
+    je      intercepted
+    addq    $16, %rax
+    cmpq    (%rax), %rsi
+    je      intercepted
+    addq    $16, %rax
+    cmpq    (%rax), %rsi
+    je      intercepted
+    ret
+intercepted:
+    movq    8(%rax), %rcx
+    testq   %rcx, %rcx
+    jnz     move
+    jmp     *PYTHON(%r11)

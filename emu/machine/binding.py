@@ -159,9 +159,9 @@ class Binding(CpuState):
     def _hook_code(self, begin: int, end: int, callback: object) -> int:
         return self._hook(unicorn_const.UC_HOOK_CODE, callback, begin, end)
 
-    def _hook_code_by(self, address: int, routine: int, argument: int) -> int:
-        """Call host code at ``routine`` before the instruction at linear ``address``, ``argument`` being its fourth."""
-        return self._hook_host(unicorn_const.UC_HOOK_CODE, routine, argument, address, address)
+    def _hook_all_code(self, routine: int, argument: int) -> int:
+        """Call host code at ``routine`` before every instruction, ``argument`` being its fourth argument."""
+        return self._hook_host(unicorn_const.UC_HOOK_CODE, routine, argument)
 
     def _hook_host(self, kind: int, routine: int, argument: int, begin: int = 1, end: int = 0) -> int:
         handle = ctypes.c_size_t()

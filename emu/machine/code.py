@@ -12,7 +12,9 @@ from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from emu.x86.sensitive import NEVER_SENSITIVE, Kind, Sensitive, recognise
 
 MAX_INTERCEPTS = 48
-"""Each intercept costs every instruction a comparison; the oldest are dropped, and found again when they run.
+"""Most intercepts with a hook of their own, for which the table of all others had no room.
+
+Each costs every instruction a comparison; the oldest are dropped, and found again when they run.
 
 All those of one block are kept, however many they are.
 """
@@ -93,7 +95,7 @@ class CodeMap:
             if insn is not None:
                 self._learn(address, bits, pfn, insn)
                 self._block.add(address)
-                if address not in self._engine.intercepts:
+                if address not in self._engine.intercepts and not self._engine.intercept_now(address):
                     self._found.append(address)
             elif address in self._known:
                 self._unsure.add(address)
@@ -136,10 +138,10 @@ class CodeMap:
         self._found.clear()
 
     def _make_room(self) -> None:
-        intercepts = self._engine.intercepts
-        if len(intercepts) < MAX_INTERCEPTS:
+        hooked = [address for address, handle in self._engine.intercepts.items() if handle]
+        if len(hooked) < MAX_INTERCEPTS:
             return
-        old = [address for address in intercepts if address not in self.pinned and address not in self._block]
+        old = [address for address in hooked if address not in self.pinned and address not in self._block]
         for address in old[: MAX_INTERCEPTS // 4]:
             self._engine.remove_intercept(address)
         if old:

@@ -95,7 +95,7 @@ class Coverage:
     def start(self) -> None:
         """Note edges from now on."""
         if self._hook is None:
-            self._hook = self._engine.hook_blocks(routine("edge"), ctypes.addressof(self._table))
+            self._hook = self._engine.hook_blocks(routine("edge", "edges"), ctypes.addressof(self._table))
 
     def stop(self) -> None:
         """Note no more."""

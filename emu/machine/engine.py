@@ -13,6 +13,7 @@ from emu.errors import EngineError
 from emu.machine.binding import Binding, BlockPointer
 from emu.machine.calibration import calibrate
 from emu.machine.cpustate import RCX
+from emu.machine.hostcode import routine
 from emu.machine.moves import NOWHERE, Moves
 from emu.machine.stops import EngineStop, StopKind
 from emu.units import PAGE_MASK, PAGE_SIZE
@@ -44,6 +45,7 @@ class Engine(Binding):
         python = ctypes.cast(self._code_callback, ctypes.c_void_p).value or 0
         self.moves = Moves(self._address, self._base_addresses, self._counter_address, python)
         self.meter = self.moves.meter
+        self._dispatch: int | None = self._hook_all_code(routine("dispatch", "moves"), ctypes.addressof(self.meter))
         self._hook_new_blocks(self._on_edge)
         self._hook_exceptions(self._on_interrupt, self._on_undefined)
         calibrate(self)
@@ -132,21 +134,24 @@ class Engine(Binding):
 
     def intercept(self, address: int) -> None:
         """Call ``on_intercept`` before the instruction at linear ``address``; its answer true stops the run there."""
-        if address not in self._intercepts:
-            move = self.moves.hook(address)
-            if move is None:
-                handle = self._hook_code(address, address, self._code_callback)
-            else:
-                handle = self._hook_code_by(address, *move)
-            self._intercepts[address] = handle
+        if address not in self._intercepts and not self.intercept_now(address):
+            self._intercepts[address] = self._hook_code(address, address, self._code_callback)
             self.forget_code(address, 1)
+
+    def intercept_now(self, address: int) -> bool:
+        """Like :meth:`intercept`, also inside a callback; False where that needs a hook of its own."""
+        if self._dispatch is None or not self.moves.intercept(address):
+            return False
+        self._intercepts[address] = 0
+        return True
 
     def remove_intercept(self, address: int) -> None:
         """Undo :meth:`intercept`."""
         handle = self._intercepts.pop(address, None)
-        if handle is not None:
+        if handle:
             self._unhook(handle)
             self.forget_code(address, 1)
+        self.moves.remove(address)
 
     def intercept_range(self, begin: int, end: int) -> int:
         """Like :meth:`intercept` for every instruction that begins in linear ``begin`` .. ``end`` (inclusive)."""
@@ -267,6 +272,10 @@ class Engine(Binding):
         """No more intercepts, and nobody hears of new blocks."""
         for address in list(self._intercepts):
             self.remove_intercept(address)
+        if self._dispatch is not None:
+            self._unhook(self._dispatch)
+            self._dispatch = None
+            self.flush_code()
         self.on_new_code = lambda _linear, _size: False
 
     def run_bare(self, until: int) -> None:

@@ -12,9 +12,9 @@ from emu.units import page_up
 
 
 @cache
-def routine(name: str) -> int:
-    """The host address of symbol ``name`` of ``asm/host/<name>s.S``; it stays there as long as the process lives."""
-    image = assemble(resources.asm_dir() / "host" / f"{name}s.S", bits=64)
+def routine(name: str, source: str) -> int:
+    """The host address of symbol ``name`` of ``asm/host/<source>.S``; it stays there as long as the process lives."""
+    image = assemble(resources.asm_dir() / "host" / f"{source}.S", bits=64)
     memory = mmap.mmap(-1, page_up(len(image.code)), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     memory[: len(image.code)] = image.code
     _kept.append(memory)

@@ -10,7 +10,6 @@ import ctypes
 from collections.abc import Iterable
 
 from emu.machine.cpustate import DS, ES, FS
-from emu.machine.hostcode import routine
 from emu.x86.sensitive import Sensitive
 
 NOWHERE = (1 << 64) - 1
@@ -18,6 +17,7 @@ NOWHERE = (1 << 64) - 1
 MOVS = (0xA4, 0xA5)
 _JOURNAL_ENTRIES = 1 << 16
 _CODE = 2
+_BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
 _CODE_BITS = {16: 0, 32: 0x10, 64: 0x8010}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
@@ -37,6 +37,7 @@ class Meter(ctypes.Structure):
         ("journal", ctypes.c_uint64), ("journal_count", ctypes.c_uint64), ("journal_limit", ctypes.c_uint64),
         ("careful", ctypes.c_uint64), ("careful_count", ctypes.c_uint64), ("state", ctypes.c_uint64),
         ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
+        ("table", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -66,6 +67,7 @@ class Meter(ctypes.Structure):
     careful_count: int
     state: int
     python: int
+    table: int
 
 
 class _Move(ctypes.Structure):
@@ -91,10 +93,12 @@ class Moves:
         self._careful = bytearray()
         self._code: set[int] = set()
         self._records: dict[int, _Move] = {}
+        self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
             resumes_at=-1, string_address=NOWHERE, journal=ctypes.addressof(self._journal),
             journal_limit=_JOURNAL_ENTRIES, state=state, python=python,
+            table=ctypes.addressof(self._table),
         )  # fmt: skip
 
     def learn(self, address: int, bits: int, insn: Sensitive) -> None:
@@ -111,6 +115,9 @@ class Moves:
         index = _SEGMENTS.index(insn.segment) if insn.segment else DS
         source = zero if bits == 64 and index < FS else self._bases[index]
         target = zero if bits == 64 else self._bases[ES]
+        place = self._place(address, address)
+        if place is not None:
+            self._table[place + 1] = ctypes.addressof(record)
         _Move.__init__(
             record, ctypes.addressof(self.meter), 1, _CODE_BITS[bits], insn.operand.bit_length() - 1,
             (1 << 8 * insn.address) - 1, source, target, NOWHERE if bits == 64 else 0xFFFFFFFF,
@@ -127,10 +134,29 @@ class Moves:
         for record in self._records.values():
             record.enabled = 0
 
-    def hook(self, address: int) -> tuple[int, int] | None:
-        """(routine, record) for the hook at linear ``address``, where a move is; None: Python's callback."""
+    def _place(self, address: int, content: int) -> int | None:
+        """The index in the table where, in the bucket of ``address``, ``content`` stands."""
+        start = (address * _MULTIPLIER & NOWHERE) >> _HASH_SHIFT
+        for place in range(start * 2 * _PLACES, (start + 1) * 2 * _PLACES, 2):
+            if self._table[place] == content:
+                return place
+        return None
+
+    def intercept(self, address: int) -> bool:
+        """Call Python, or the move that is known there, before the instruction at ``address``; False: no room."""
+        place = self._place(address, NOWHERE)
+        if place is None:
+            return False
         record = self._records.get(address)
-        return None if record is None else (routine("move"), ctypes.addressof(record))
+        self._table[place + 1] = 0 if record is None else ctypes.addressof(record)
+        self._table[place] = address
+        return True
+
+    def remove(self, address: int) -> None:
+        """Undo :meth:`intercept`."""
+        place = self._place(address, address)
+        if place is not None:
+            self._table[place] = NOWHERE
 
     def be_careful(self, top: int, runs: Iterable[tuple[int, int]]) -> None:
         """Leave stores to Python in these runs of page frames (first, behind the last), and from ``top`` up."""
