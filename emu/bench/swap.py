@@ -28,7 +28,7 @@ from emu.oracle.record import take
 from emu.units import MIB, PAGE_SIZE
 
 RAM, TARGET = "256M", "64M@16M"
-ROUNDS = 3
+ROUNDS = 2
 _LIMIT = 200_000_000
 
 
