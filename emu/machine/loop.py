@@ -222,8 +222,7 @@ class Loop:
         stop = done >= budget
         if insn.opcode in STORING:
             self._meter.string_tick, self._meter.string_address = tick + done, address
-            if self._machine.strict and not stop:
-                self._mover.tell_next(insn, self._hazards.code.stored)
+            self._meter.untold = self._machine.strict and not stop and self._mover.left(insn)
         self._count.before_iteration(address, tick, done, engine_next=not stop)
         return stop
 

@@ -51,17 +51,15 @@ class StringMover:
             return 0
         return done
 
-    def tell_next(self, insn: Sensitive, stored: Callable[[int, int, int], None]) -> None:
-        """Tell ``stored(physical, size, linear)`` what the engine's next iteration of MOVS or STOS will store."""
-        mask = (1 << 8 * insn.address) - 1
-        if self._cpu.engine.gpr(RCX) & mask:
-            linear = self._linear(RDI, ES, mask)
-            physical = self._cpu.seen_at(linear, PLAIN[self._cpu.cpl == 3, True])
-            if physical is not None:
-                stored(physical, min(insn.operand, PAGE_SIZE - (physical & PAGE_MASK)), linear)
+    def left(self, insn: Sensitive) -> bool:
+        """True where ``insn`` has iterations to do."""
+        return bool(self._cpu.engine.gpr(RCX) & ((1 << 8 * insn.address) - 1))
 
     def tell_last(self, insn: Sensitive, stored: Callable[[int, int, int], None]) -> None:
-        """Like :meth:`tell_next`, of the iteration that the engine did last."""
+        """Tell ``stored(physical, size, linear)`` what the engine's last iteration of MOVS or STOS stored.
+
+        Asked behind it: one that faults has stored nothing.
+        """
         mask = (1 << 8 * insn.address) - 1
         back = -insn.operand if not self._cpu.engine.backward else insn.operand
         linear = self._segment_base(ES) + (self._cpu.engine.gpr(RDI) + back & mask)

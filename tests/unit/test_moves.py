@@ -6,6 +6,7 @@ import pytest
 
 from emu.machine import events as ev
 from emu.machine.ram import ROM_RANGES
+from emu.x86.bits import Cr0
 from tests.machine_bench import DATA, Bench, guest_state
 
 MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
@@ -47,6 +48,19 @@ def test_pages_are_moved_without_python_and_as_the_engine_moves_them(mode: str, 
     assert bench.machine.hazards.code.state == plain.machine.hazards.code.state
     assert bool(bench.machine.hazards.code.state) is strict
     assert bench.machine.count.iterations == 0x800
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("move", ["movsl", "stosl"])
+def test_a_store_that_faults_has_stored_nothing(move: str, plain: bool) -> None:
+    bench = Bench("2-level", MOVE.replace("$0x800", "$1").replace("movsl", move), plain_strings=plain)
+    machine = bench.machine
+    machine.engine.set_cr(0, machine.engine.cr(0) | Cr0.WP)
+    machine.engine.settle()
+    machine.ram.write(bench.leaf(DATA + 0x4000), b"\5")
+    bench.run()
+    assert len(bench.of(ev.Fault)) == 1
+    assert machine.hazards.code.state == {}
 
 
 def test_a_forbidden_page_is_left_to_the_policy() -> None:
