@@ -24,6 +24,8 @@ LINE_AT = 2 * PAGE_SIZE + 0x31
 """Where the NUL of the command line is, from the first page of what is summed up."""
 LOW_LINE = 0x4000
 """Another place for it, which has no bit in common with the addresses in purgatory's page."""
+_ROOM = 64
+"""Bytes from the NUL on that are there to be appended to."""
 _JUNK_SELECTOR = 0x28
 
 
@@ -51,6 +53,8 @@ def _load(bench: Bench, regions: Sequence[tuple[int, int]], *, line: int) -> Ima
     bench.put(symbols["kernel_entry"], at.halt)
     bench.put(symbols["boot_params"], BOOT_PARAMS & bench.mask)
     bench.put(symbols["cmdline_end"], line)
+    if line:
+        bench.machine.ram.write(line, b"\0".ljust(_ROOM, b"\xee"))
     bench.put(symbols["sum_regions"], *(word for region in regions for word in region))
     bench.machine.ram.write(symbols["sum_expected"], _sum(bench, regions).to_bytes(4, "little"))
     return image
