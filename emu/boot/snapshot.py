@@ -1,8 +1,8 @@
 """A machine in a file: saved at an instant, and a new machine that goes on from there.
 
-The file is a header in one line (magic, version), then a zstandard frame: a pickle of plain values (registers by name,
-device states, counters) and the pages of RAM that are not zero.  Only value types of the machine's own are let in on
-reading, so that a file from somebody else cannot run code.
+The file is a header in one line (magic, version), then a zstandard frame: a digest of the layout of what follows, a
+pickle of plain values (registers by name, device states, counters) and the pages of RAM that are not zero.  Only value
+types of the machine's own are let in on reading, so that a file from somebody else cannot run code.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +28,12 @@ from emu.machine.instructions import InstructionState
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.segments import SegmentCache, TableRegister
 
-MAGIC: Final = b"kjump machine 1\n"
+MAGIC: Final = b"kjump machine 2\n"
 _LEVEL: Final = 1
 _MOST: Final = 8 << 30
 _TABLE: Final = struct.Struct("<I")
 _ZERO: Final = bytes(PAGE_SIZE)
+_DIGEST: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,26 @@ class _Values(pickle.Unpickler):
         raise ImageError(f"holds a {module}.{name}, which no saved machine has", where="snapshot")
 
 
+def _types(value: object) -> Iterator[str]:
+    """Every value type in ``value``, with the names of its fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in fields(value)]
+        yield f"{type(value).__qualname__}({','.join(names)})"
+        for name in names:
+            yield from _types(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _types(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _types(part)
+
+
+def layout_digest(value: object) -> bytes:
+    """32 bytes that differ where the value types of ``value`` have other fields."""
+    return sha256("\n".join(sorted(set(_types(value)))).encode()).digest()
+
+
 def save(machine: GatedMachine, path: Path) -> None:
     """Write ``machine`` as it stands; raises KjumpError where the file cannot be written."""
     state = Saved(
@@ -87,7 +110,7 @@ def save(machine: GatedMachine, path: Path) -> None:
         with path.open("wb") as file:
             file.write(MAGIC)
             with zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as packed:
-                packed.write(_TABLE.pack(len(head)) + head + _TABLE.pack(len(pages)))
+                packed.write(layout_digest(state) + _TABLE.pack(len(head)) + head + _TABLE.pack(len(pages)))
                 packed.write(struct.pack(f"<{len(pages)}Q", *pages))
                 for pfn in pages:
                     packed.write(machine.ram.page(pfn))
@@ -105,12 +128,18 @@ def restore(path: Path) -> GatedMachine:
         raise ImageError("is no saved machine", where=str(path), hint="kjump boot --save makes one")
     try:
         body = zstandard.ZstdDecompressor().decompressobj().decompress(raw[len(MAGIC) :])
+        digest, body = body[:_DIGEST], body[_DIGEST:]
         size = _TABLE.unpack_from(body)[0]
         state = _Values(io.BytesIO(body[4 : 4 + size])).load()
+        same = layout_digest(state) == digest
         count = _TABLE.unpack_from(body, 4 + size)[0]
         pages = struct.unpack_from(f"<{count}Q", body, 8 + size)
-    except (zstandard.ZstdError, pickle.UnpicklingError, struct.error, EOFError, AttributeError) as error:
+    except (TypeError, AttributeError, ImportError) as error:  # a value type is another by now
+        raise _older(path) from error
+    except (zstandard.ZstdError, pickle.UnpicklingError, struct.error, EOFError) as error:
         raise ImageError(f"is damaged: {error}", where=str(path)) from error
+    if not same:
+        raise _older(path)
     start = 8 + size + 8 * count
     if not isinstance(state, Saved) or len(body) != start + count * PAGE_SIZE:
         raise ImageError("is damaged or truncated", where=str(path))
@@ -124,6 +153,10 @@ def restore(path: Path) -> GatedMachine:
         bank.view[at : at + PAGE_SIZE] = view[start + index * PAGE_SIZE : start + (index + 1) * PAGE_SIZE]
     _put(machine, state)
     return machine
+
+
+def _older(path: Path) -> ImageError:
+    return ImageError("was saved by another kjump than this one", where=str(path), hint="boot and save again")
 
 
 def _put(machine: GatedMachine, state: Saved) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import zstandard
 
 from emu.boot.flat import flat_plan
 from emu.boot.load import load
-from emu.boot.snapshot import MAGIC, restore, save
+from emu.boot.snapshot import MAGIC, layout_digest, restore, save
 from emu.cli import main
 from emu.errors import ImageError
 from emu.kexec.e820 import default_map
@@ -69,7 +70,7 @@ class Evil:
 
 
 def packed(body: bytes) -> bytes:
-    return MAGIC + zstandard.ZstdCompressor().compress(body)
+    return MAGIC + zstandard.ZstdCompressor().compress(layout_digest(1) + body)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,23 @@ def test_files_that_are_none_are_refused(raw: bytes, what: str, tmp_path: Path) 
     path.write_bytes(raw)
     with pytest.raises(ImageError, match=what):
         restore(path)
+
+
+def test_a_machine_of_another_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "saved"
+    with monkeypatch.context() as then:
+        then.setattr("emu.boot.snapshot.layout_digest", lambda _value: bytes(32))
+        save(machine(), path)
+    with pytest.raises(ImageError, match="another kjump"):
+        restore(path)
+
+
+def test_a_layout_is_known_by_the_fields_of_its_types() -> None:
+    one = make_dataclass("State", ["a", "b"])
+    other = make_dataclass("State", ["a", "c"])
+    assert layout_digest((one(1, 2),)) == layout_digest((one(3, {}),))
+    assert layout_digest((one(1, 2),)) != layout_digest((other(1, 2),))
+    assert layout_digest({"x": one(1, other(1, 2))}) != layout_digest({"x": one(1, one(1, 2))})
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
