@@ -13,6 +13,7 @@ from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.gated import GatedMachine
 
 _SLICE = TICKS_PER_SECOND // 20
+_A_DAY = 86_400 * TICKS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Boot:
     def run(self, given: Input) -> Summary:
         """To the end, with ``given`` as what is typed."""
         self._input = given
+        self.machine.loop.patience = _A_DAY  # input may be what the guest waits for; its end is told by _waits
         machine, limits = self.machine, self._limits
         last = None if limits.seconds is None else int(limits.seconds * TICKS_PER_SECOND)
         while True:

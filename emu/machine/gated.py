@@ -137,24 +137,11 @@ class GatedLoop(Loop):
             for gate in self._window:
                 gate.open()
 
-    def halt(self) -> None:
-        """As :meth:`Loop.halt`, with a word to ``on_wait`` before each event that is waited for."""
-        enabled = bool(self._engine.system_flags & Eflags.IF)
-        while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
-            if enabled and self._board.pic.pending_vector() is not None:
-                return
-            deadline = self._board.bus.next_deadline()
-            if deadline is None or not enabled:
-                self.outcome = ev.Halted(self._cpu.pc)
-                return
-            ahead = max(0, deadline - self._count.ticks)
-            self.on_wait(ahead)
-            if self.outcome is not None:
-                return
-            if self._board.pic.pending_vector() is None:
-                self._count.idle(ahead)
-                self._board.clock.now = self._count.ticks
-                self._board.bus.advance(self._board.clock.now)
+    def _wait(self, ticks: int) -> None:
+        """As :meth:`Loop._wait`, with a word to ``on_wait`` first, which may bring what is waited for."""
+        self.on_wait(ticks)
+        if self.outcome is None and self._board.pic.pending_vector() is None:
+            super()._wait(ticks)
 
     @property
     def run_end(self) -> int:

@@ -52,6 +52,7 @@ class Loop:
         self.undo: list[tuple[int, bytes]] = []
         self.pause_at: int | None = None
         self.on_pause: Callable[[], None] = lambda: None
+        self.patience = LONGEST_WAIT
 
     @property
     def last_string(self) -> tuple[int, int] | None:
@@ -113,19 +114,26 @@ class Loop:
     def halt(self) -> None:
         """HLT retired: wait, in no time of the host's, for the next event that can wake the processor.
 
-        Where nothing does for LONGEST_WAIT (a timer goes on, say, but its line is masked), nothing ever will.
+        Where nothing does for ``patience`` (a timer goes on, say, but its line is masked), nothing ever will.
         """
-        patience = self._count.ticks + LONGEST_WAIT
+        end = self._count.ticks + self.patience
         while not (self._machine.nmi_pending and not self._cpu.nmi_blocked):
-            if self._board.pic.pending_vector() is not None and self._engine.system_flags & Eflags.IF:
+            enabled = bool(self._engine.system_flags & Eflags.IF)
+            if enabled and self._board.pic.pending_vector() is not None:
                 return
             deadline = self._board.bus.next_deadline()
-            if deadline is None or deadline > patience or not self._engine.system_flags & Eflags.IF:
+            if deadline is None or deadline > end or not enabled:
                 self.outcome = ev.Halted(self._cpu.pc)
                 return
-            self._count.idle(max(0, deadline - self._count.ticks))
-            self._board.clock.now = self._count.ticks
-            self._board.bus.advance(self._board.clock.now)
+            self._wait(max(0, deadline - self._count.ticks))
+            if self.outcome is not None:
+                return
+
+    def _wait(self, ticks: int) -> None:
+        """Nothing happens for so long; then devices do what is due."""
+        self._count.idle(ticks)
+        self._board.clock.now = self._count.ticks
+        self._board.bus.advance(self._board.clock.now)
 
     def stop(self, outcome: ev.Outcome) -> None:
         """End the present run with ``outcome`` at the next boundary; also from inside a callback of the engine."""
