@@ -183,7 +183,10 @@ go_back:	# ebx = where to, ebp = by which way
 last_look:						# our userspace had the page since we looked at it
 	cmp	$BACK_BY_JUMP, %ebp
 	jne	1f
-	call	check_page
+	call	check_way_back
+	mov	jump_page, %edi
+	test	%edi, %edi
+	jz	1f
 	mov	JUMP_PAGE_AFTER_IMAGE_SAVE(%edi), %ebx
 1:
 .include "hostile32.inc"
@@ -304,7 +307,7 @@ nowhere:
 	end_line
 	exit_with STATUS_REFUSED
 
-check_way_back:	# once more, before it is taken: as find_way_back did. Clobbers every register but esp.
+check_way_back:	# once more, before it is taken: as find_way_back did. Clobbers eax, ecx, edx, esi, edi.
 	cmpl	$0, jump_page
 	jne	check_page
 	cmpl	$0, parsed+PARSED_SAVED

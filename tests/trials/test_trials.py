@@ -32,7 +32,7 @@ class Break:
 
 BREAKS = (
     Break("plain x86_64", "    xorl    %r9d, %r9d\n", "", "r9: "),
-    Break("preserve i386", "    leal    PAGE_SIZE(%ebp), %esp\n", "", "stack pointer: "),
+    Break("preserve i386", "    leal    PAGE_SIZE(%eax), %esp ", "    nop #", "stack pointer: "),
     Break("spoiled x86_64", "    lgdt    saved_gdt(%rip)", "    nop #", "gdtr.base: "),
     Break("serialised x86_64", "    movq    %rax, %cr3                          # what", "    nop #", "serialised"),
     Break("list ignored i386", "    testb   $IND_SOURCE, %cl\n", "    testb   $0x10, %cl\n", "memory at p:"),
