@@ -89,7 +89,8 @@ class ModifiedCode:
 
     def fetched(self, linear: int, physical: int, size: int) -> None:
         """Code at ``linear``, ``size`` bytes of one page, was translated and runs next."""
-        self._catch_up()
+        if self._moves.tells_of(physical >> PAGE_SHIFT):
+            self._catch_up()
         low = physical & PAGE_MASK
         for store in self._stored.get(physical >> PAGE_SHIFT, ()):
             if store.through == linear >> PAGE_SHIFT or store.high <= low or low + size <= store.low:

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Iterable
 
 from emu.machine.cpustate import DS, ES, FS
+from emu.units import PAGE_SHIFT
 from emu.x86.sensitive import Sensitive
 
 NOWHERE = (1 << 64) - 1
@@ -92,6 +93,8 @@ class Moves:
         self._journal = (ctypes.c_uint64 * (3 * _JOURNAL_ENTRIES))()
         self._careful = bytearray()
         self._code: set[int] = set()
+        self._frames: set[int] = set()
+        self._looked_through = 0
         self._records: dict[int, _Move] = {}
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
@@ -193,13 +196,24 @@ class Moves:
 
     def void(self) -> None:
         """What was written down and not asked for does not matter any more."""
-        self.meter.journal_count = 0
+        self.meter.journal_count = self._looked_through = 0
+        self._frames.clear()
+
+    def tells_of(self, pfn: int) -> bool:
+        """True where a store in this page frame is among what :meth:`told` gives; records are looked through once."""
+        count = self.meter.journal_count
+        if count > self._looked_through:
+            self._frames.update(
+                physical >> PAGE_SHIFT for physical in self._journal[3 * self._looked_through : 3 * count : 3]
+            )
+            self._looked_through = count
+        return pfn in self._frames
 
     def told(self) -> list[tuple[int, int, int]]:
         """(physical, size, linear) of the stores since the last call, where the machine is strict."""
         count = self.meter.journal_count
         if not count:
             return []
-        self.meter.journal_count = 0
         fields = self._journal[: 3 * count]
+        self.void()
         return list(zip(fields[::3], fields[1::3], fields[2::3], strict=True))

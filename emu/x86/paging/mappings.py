@@ -80,20 +80,16 @@ def mappings(
 def merge(found: Iterable[Mapping]) -> Iterator[Mapping]:
     """Join neighbours that continue each other in both address spaces with the same rights."""
     run: Mapping | None = None
+    size = 0
     for each in found:
-        if run is None:
-            run = each
-        elif (
-            each.rights == run.rights
-            and each.linear == run.linear + run.size
-            and each.physical == run.physical + run.size
-        ):
-            run = replace(run, size=run.size + each.size)
-        else:
-            yield run
-            run = each
+        if run is not None:
+            if each.linear == run.linear + size and each.physical == run.physical + size and each.rights == run.rights:
+                size += each.size
+                continue
+            yield replace(run, size=size)
+        run, size = each, each.size
     if run is not None:
-        yield run
+        yield replace(run, size=size)
 
 
 @dataclass(slots=True)
