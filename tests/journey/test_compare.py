@@ -18,12 +18,12 @@ SMALL = ["--ram", "24M", "--target", "2M"]
 @pytest.fixture(scope="module")
 def rows() -> dict[tuple[str, str], Row]:
     make = partial(make_scene, find_journey("checkpoint"), ram="24M", target="2M")
-    pairings = [Pairing(make, "x86_64", transfer, handoff) for transfer in TRANSFERS for handoff in HANDOFFS]
+    pairings = [Pairing(make, "x86_64", transfer, "page") for transfer in TRANSFERS]
     return {(row.transfer, row.handoff): row for row in compare(pairings, 1)}
 
 
-def test_all_nine_pairings_run_without_a_finding(rows: dict[tuple[str, str], Row]) -> None:
-    assert len(rows) == 9
+def test_every_transfer_runs_without_a_finding(rows: dict[tuple[str, str], Row]) -> None:
+    assert [transfer for transfer, _ in rows] == list(TRANSFERS)
     assert [row for row in rows.values() if not row.ok or row.refused] == []
 
 
@@ -63,10 +63,10 @@ def test_a_pairing_that_cannot_run_says_why() -> None:
 def test_json_lists_every_row_and_two_jobs_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     documents = []
     for jobs in ("1", "2"):
-        assert main(["compare", "--handoff", "page", "--json", "--jobs", jobs, *SMALL]) == 0
+        assert main(["compare", "jump", "--transfer", "reserved", "--json", "--jobs", jobs, *SMALL]) == 0
         documents.append(json.loads(capsys.readouterr().out))
     assert documents[0] == documents[1]
-    assert [row["transfer"] for row in documents[0]["rows"]] == list(TRANSFERS)
+    assert [row["handoff"] for row in documents[0]["rows"]] == list(HANDOFFS)
 
 
 def test_the_table_fits_80_columns_and_marks_the_best(capsys: pytest.CaptureFixture[str]) -> None:
