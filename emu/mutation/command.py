@@ -122,7 +122,7 @@ def _mutate(args: argparse.Namespace) -> int:
 
 def _show(console: Console, scores: list[Score], *, ok: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("stub", "mutants", "killed", "survived", "equivalent", "by hand", "runs", "seconds"):
+    for title in ("stub", "mutants", "killed", "alive", "equal", "reasons", "runs", "s"):
         table.add_column(title, justify="left" if title == "stub" else "right", no_wrap=True)
     for one in scores:
         cells = (one.total, one.killed, len(one.survivors), one.equivalent, one.reasoned, one.runs)
