@@ -142,6 +142,8 @@ def _run(args: argparse.Namespace) -> int:
     for option in ("trace", "report", "image"):
         if getattr(args, option) is not None and args.arch == "all":
             raise KjumpError(f"a {option} is of one architecture", where=f"--{option}", hint="name it with --arch")
+    if args.image is not None and not Path(args.image).absolute().parent.is_dir():
+        raise KjumpError("its folder does not exist", where=args.image, hint="name a file in a folder that does")
     results: list[RunResult] = []
     for scene in _scenes(args):
         result, journey = _run_one(scene, args.until, report=args.report)

@@ -207,6 +207,9 @@ def add_compare_command(
 
 
 def _compare(args: argparse.Namespace, makers: Sequence[tuple[str, Callable[..., Scene]]]) -> int:
+    for option, name, known in (("transfer", args.transfer, TRANSFERS), ("handoff", args.handoff, HANDOFFS)):
+        if name is not None and name not in known:
+            raise JourneyError(f"{name} is not one of {', '.join(known)}", where=f"--{option}")
     pairings = [
         Pairing(make, arch, transfer, handoff)
         for arch, make in makers

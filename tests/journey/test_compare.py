@@ -60,6 +60,12 @@ def test_a_pairing_that_cannot_run_says_why() -> None:
     assert row.instructions is None
 
 
+@pytest.mark.parametrize("option", ["--transfer", "--handoff"])
+def test_a_pairing_of_no_such_name_is_bad_input(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", option, "nope"]) == 2
+    assert capsys.readouterr().err.startswith(f"kjump: {option}: nope is not one of ")
+
+
 def test_json_lists_every_row_and_two_jobs_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     documents = []
     for jobs in ("1", "2"):

@@ -150,3 +150,10 @@ def test_ctrl_c_is_one_line_and_exit_status_130() -> None:
     _, err = child.communicate(timeout=30)
     assert child.returncode == 130
     assert err.strip() == "kjump: interrupted"
+
+
+def test_an_image_in_no_folder_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nowhere" / "image"
+    status, out, err = run(capsys, "run", "hibernate", "--image", str(path), *SMALL)
+    assert (status, out) == (2, "")
+    assert err == f"kjump: {path}: its folder does not exist (name a file in a folder that does)\n"
