@@ -128,7 +128,6 @@ here_now:
 
     movl    %cr0, %eax                          # paging off: this also drops all translations, global ones too
     andl    $~CR0_DROPPED, %eax
-    orl     $CR0_PE, %eax
     movl    %eax, %cr0
 
     cmpb    $0, (%esp)                          # has_pae
@@ -210,11 +209,8 @@ have_list:
     popl    %edi
     popl    %ebp
 
-    xorl    %eax, %eax                          # serialise, as above
-    movl    %eax, %cr3
-
     # EFER and CR4 before paging: CR4.PAE says in which format the page directory is, and without EFER.NXE
-    # the NX bits in A's tables would be reserved bits.
+    # the NX bits in A's tables would be reserved bits.  WRMSR serialises: code may have moved.
     movl    $MSR_EFER, %ecx
     movl    CONTROL_EFER(%edi), %eax
     movl    CONTROL_EFER + 4(%edi), %edx

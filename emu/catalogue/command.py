@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.table import Table
 from emu.catalogue.entries import Entry, read_catalogue
 from emu.catalogue.reproduce import CAUGHT, MISSED, ROOT, Verdict, reproduce
 from emu.errors import EXIT_FINDINGS, KjumpError
+from emu.workers import processes
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
@@ -29,7 +29,7 @@ def verdicts(entries: Sequence[Entry], jobs: int | None = None) -> Iterator[Verd
     if workers <= 1:
         yield from map(reproduce, entries)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with processes(workers) as pool:
         yield from pool.map(reproduce, entries)
 
 

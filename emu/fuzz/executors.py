@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import socket
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Any
 from urllib.parse import urlsplit
 
 from emu.errors import FuzzError
+from emu.workers import processes
 
 _PATIENCE = 10
 """Seconds that a scheduler has to answer."""
@@ -27,16 +26,6 @@ class Inline(Executor):
         except Exception as error:  # noqa: BLE001 - it belongs to the future
             future.set_exception(error)
         return future
-
-
-def _quiet_worker() -> None:
-    """Ctrl-C is the campaign's business; its workers are ended by it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def processes(jobs: int) -> Executor:
-    """``jobs`` fresh processes of this machine."""
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker)
 
 
 class Cluster(Executor):

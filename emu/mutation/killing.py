@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +15,7 @@ from emu.mutation.mutants import Mutant, StubUnderTest
 from emu.trials.registry import all_trials
 from emu.trials.stubs import StubSet
 from emu.trials.trial import Trial, run_trial
+from emu.workers import processes
 
 
 class Fate(StrEnum):
@@ -134,6 +134,6 @@ def run_all(
         _start(*start)
         yield from (one for chunk in chunks.values() for one in _run_chunk(chunk) if one.fate is not Fate.NO_CODE)
         return
-    with ProcessPoolExecutor(jobs, initializer=_start, initargs=start) as pool:
+    with processes(jobs, _start, start) as pool:
         for outcomes in pool.map(_run_chunk, chunks.values()):
             yield from (one for one in outcomes if one.fate is not Fate.NO_CODE)

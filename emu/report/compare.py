@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from emu.journey.result import RunResult
 from emu.journey.scene import HANDOFFS, TRANSFERS, Scene
 from emu.report.progress import progress
 from emu.units import PAGE_SIZE
+from emu.workers import processes
 
 _MEMORY = ("target area", "low region")
 """What a load takes to keep or to bring memory; everything else that it takes are control pages."""
@@ -112,7 +112,7 @@ def compare(pairings: Sequence[Pairing], jobs: int) -> Iterator[Row]:
     if jobs == 1:
         yield from map(Pairing.run, pairings)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with processes(jobs) as pool:
         yield from pool.map(Pairing.run, pairings)
 
 

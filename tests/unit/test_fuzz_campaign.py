@@ -23,12 +23,13 @@ from emu.fuzz.batch import BatchResult, Plan, close_worlds, run_batch
 from emu.fuzz.campaign import Totals, batches, merge, round_size
 from emu.fuzz.case import Case
 from emu.fuzz.case_file import read_case, write_case
-from emu.fuzz.executors import Inline, processes
+from emu.fuzz.executors import Inline
 from emu.fuzz.folder import Folder, batch_from, batch_json
 from emu.fuzz.runner import Campaign, Limits
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
 from emu.journey.scene_data import scene_json
+from emu.workers import processes
 
 CASES = 460
 SCENE = scene_json(make_scene(find_journey("jump"), ram="24M", target="2M@16M", seed=7))

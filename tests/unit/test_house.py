@@ -16,7 +16,7 @@ MODULES = sorted((ROOT / "emu").rglob("*.py"))
 
 # Lowest first.  A module may import from its own room and from rooms below it.
 LAYERS = (
-    {"errors", "units", "resources", "filekind"},
+    {"errors", "units", "resources", "filekind", "workers"},
     {"x86"},
     {"assembler"},
     {"kexec", "kernelfile"},
