@@ -20,6 +20,7 @@ from emu.assembler.listing import asm_report
 from emu.bench.measure import BENCHES, run_benches
 from emu.boot.command import add_boot_command
 from emu.catalogue.command import add_catalogue_options
+from emu.cli_boot import debug_boot
 from emu.cli_fuzz import debug_case
 from emu.cli_info import add_info_command
 from emu.cli_kernel import add_kernel_commands
@@ -265,7 +266,7 @@ def parser() -> argparse.ArgumentParser:
     add_info_command(commands)
     add_image_command(commands)
     add_kernel_commands(commands)
-    add_boot_command(commands)
+    add_boot_command(commands, debug_boot)
     add_oracle_command(commands, _scene_options, _scenes)
     add_compare_command(commands, _scene_options, _makers)
     add_fuzz_commands(commands, _scene_options, _scenes, debug_case)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from emu.boot.console import Terminal, open_input
 from emu.boot.flat import rom_spaces
 from emu.boot.formats import Format, Wishes, make_plan
+from emu.boot.jumps import Jumps
 from emu.boot.load import load
 from emu.boot.run import Boot, Limits, Summary
 from emu.boot.snapshot import restore, save
@@ -22,6 +28,7 @@ from emu.kexec.memparse import memparse
 from emu.machine.devices.post import POST_PORT
 from emu.machine.gated import GatedMachine
 from emu.machine.ram import ROM_RANGES
+from emu.report.screen import show_finding
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
@@ -33,7 +40,11 @@ def _number(text: str) -> int:
     return int(text, 0)
 
 
-def add_boot_command(subparsers: Subparsers) -> None:
+Debugger = Callable[[argparse.Namespace, Boot], Callable[[], int]]
+"""Called before a boot that is to be recorded; what it gives is called behind it, and gives the exit status."""
+
+
+def add_boot_command(subparsers: Subparsers, debugger: Debugger) -> None:
     """Add ``boot``; its ``action`` gives the exit status."""
     parser = subparsers.add_parser("boot", help="boot a kernel, a Multiboot program, a flat image or a ROM")
     parser.add_argument(
@@ -53,13 +64,22 @@ def add_boot_command(subparsers: Subparsers) -> None:
     machine.add_argument("--e820", type=Path, metavar="FILE.toml", help="the memory map: an array of [[range]] tables")
     machine.add_argument("--post-port", type=_number, metavar="PORT", help="show what is written there on stderr")
     machine.add_argument("--from", dest="start", type=Path, metavar="FILE", help="go on from a saved machine; no IMAGE")
+    machine.add_argument("--no-check-jumps", action="store_true", help="let a kexec jump pass unchecked")
     end = parser.add_argument_group("end")
     end.add_argument("--until", metavar="REGEX", help="end when the console matches")
     end.add_argument("--time", type=float, metavar="SECONDS", help="end after so many virtual seconds")
     end.add_argument("--instructions", type=int, metavar="N", help="end after so many instructions")
     end.add_argument("--save", type=Path, metavar="FILE", help="save the machine as it stands at the end")
+    debug = parser.add_argument_group("debugger")
+    debug.add_argument("--debug", action="store_true", help="record the boot, and step through it when it has ended")
+    debug.add_argument("--symbols", type=Path, metavar="FILE", help="vmlinux, vmlinuz or System.map (default: IMAGE)")
+    debug.add_argument("--at", metavar="N|TRANSITION", help="begin at this position or jump")
+    debug.add_argument("-x", dest="script", action="append", default=[], metavar="SCRIPT", help="commands from a file")
+    debug.add_argument("-ex", dest="command_line", action="append", default=[], metavar="CMD", help="run a command")
+    debug.add_argument("--batch", action="store_true", help="leave after the scripts and commands")
+    debug.add_argument("--gdb", metavar="[HOST:]PORT", help="serve gdb's remote protocol on loopback")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
-    parser.set_defaults(action=_boot)
+    parser.set_defaults(action=partial(_boot, debugger=debugger))
 
 
 def _read(path: Path) -> bytes:
@@ -115,29 +135,66 @@ def _made(args: argparse.Namespace) -> tuple[GatedMachine, str]:
     return machine, plan.what
 
 
-def _boot(args: argparse.Namespace) -> int:
+def _boot(args: argparse.Namespace, debugger: Debugger) -> int:
+    if args.debug and args.json:
+        raise KjumpError("a prompt is no JSON document", where="--debug", hint="leave out --json")
     limits = _limits(args)
     machine, what = _made(args)
     post = None if args.post_port is None else _show_post
-    boot = Boot(machine, None if args.json else sys.stdout.buffer, limits, post)
+    jumps = None if args.no_check_jumps else Jumps(machine)
+    boot = Boot(machine, None if args.json else sys.stdout.buffer, limits, post, jumps)
     if not args.json:
         print(f"kjump: {what}", file=sys.stderr)
-    given = open_input(machine.board.serial)
+    try:
+        debug = debugger(args, boot) if args.debug else None
+        summary = _run(args, boot)
+        _show(summary, as_json=args.json)
+        if jumps is not None and not args.json:
+            _show_jumps(jumps, args)
+        if debug is not None:
+            return debug()
+    finally:
+        machine.close()
+    return 0 if summary.ok else EXIT_FINDINGS
+
+
+def _run(args: argparse.Namespace, boot: Boot) -> Summary:
+    given = open_input(boot.machine.board.serial)
     try:
         summary = boot.run(given)
         if args.save is not None:
-            save(machine, args.save)
+            save(boot.machine, args.save)
     finally:
         boot.output.flush()
         if isinstance(given, Terminal):
             given.close()
-        machine.close()
-    _show(summary, as_json=args.json)
-    return 0 if summary.ok else EXIT_FINDINGS
+    return summary
 
 
 def _show_post(code: int) -> None:
     print(f"kjump: POST {code:02x}", file=sys.stderr)
+
+
+def _show_jumps(jumps: Jumps, args: argparse.Namespace) -> None:
+    console = Console(stderr=True, highlight=False)
+    for line in jumps.lines():
+        print(f"kjump: {line}", file=sys.stderr)
+    for number, finding in enumerate(jumps.findings, 1):
+        console.print()
+        at = f" --at {finding.position.n}" if finding.position is not None else ""
+        show_finding(console, number, finding, f"{_again(args)} --debug{at}")
+
+
+def _again(args: argparse.Namespace) -> str:
+    """The command that boots the same again."""
+    words = ["kjump", "boot", *([str(args.image)] if args.image is not None else [])]
+    for option in ("format", "initrd", "append", "bits", "load", "entry", "ram", "e820", "time", "instructions"):
+        value = getattr(args, option)
+        if value is not None and value != "":
+            words += [f"--{option}", str(value)]
+    if args.start is not None:
+        words += ["--from", str(args.start)]
+    return shlex.join(words)
 
 
 def _show(summary: Summary, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from emu.boot.console import Input, Output
+from emu.boot.jumps import Jumps
 from emu.machine import events as ev
 from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.gated import GatedMachine
@@ -38,6 +39,7 @@ class Summary:
     matched: str
     console: bytes
     post: list[int] = field(default_factory=list)
+    jumps: dict[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The document of ``boot --json``."""
@@ -52,6 +54,7 @@ class Summary:
             "matched": self.matched,
             "post": self.post,
             "console": self.console.decode("utf-8", "backslashreplace"),
+            **self.jumps,
         }
 
 
@@ -60,16 +63,28 @@ _FAILED = frozenset({"limit", "input", "triple fault", "not modelled"})
 
 
 class Boot:
-    """Runs ``machine`` with a console.  ``post`` hears of each POST code."""
+    """Runs ``machine`` with a console.  ``post`` hears of each POST code; ``jumps`` checks kexec jumps.
+
+    ``host_acted`` is called between two runs of the machine whenever something was done to it from outside.
+    """
 
     def __init__(
-        self, machine: GatedMachine, stream: IO[bytes] | None, limits: Limits, post: Callable[[int], None] | None = None
+        self,
+        machine: GatedMachine,
+        stream: IO[bytes] | None,
+        limits: Limits,
+        post: Callable[[int], None] | None = None,
+        jumps: Jumps | None = None,
     ) -> None:
         self.machine = machine
+        self.jumps = jumps
+        self.host_acted: Callable[[], None] | None = None
+        self._fed = False
         self._limits = limits
         self._post = post
         self._codes: list[int] = []
         self._end = ""
+        self.outcome: ev.Outcome | None = None
         self.output = Output(stream, limits.until, lambda: self._stop("matched"))
         self._input: Input | None = None
         machine.board.serial.console.on_byte = self._printed
@@ -87,8 +102,15 @@ class Boot:
 
     def _waits(self, ticks: int) -> None:
         self.output.flush()
+        if self.jumps is not None:
+            self.jumps.sample()
+        serial = self.machine.board.serial
+        before = serial.state
         if self._input is not None and not self._input.waits(ticks):
             self._stop("input" if hasattr(self._input, "_lines") else "left")
+        elif self.host_acted is not None and serial.state != before:
+            self._fed = True
+            self.machine.stop(ev.StopRequested())
 
     def _heard(self, event: ev.Event) -> None:
         if self._post is not None and isinstance(event, ev.ConsoleLine) and event.device == "post":
@@ -111,14 +133,42 @@ class Boot:
                 break
             outcome = machine.run(ticks, instructions=left)
             self.output.flush()
-            if not isinstance(outcome, ev.StepLimit):
-                break
-            if not given.poll():
-                self._end = "left"
+            if not self._goes_on(outcome, given):
                 break
         return self._summary(outcome)
 
+    def _goes_on(self, outcome: ev.Outcome, given: Input) -> bool:
+        """Whether the run ended for a reason of ours; ``host_acted`` hears of what was done about it."""
+        fed, self._fed = self._fed, False
+        acted = fed
+        if self.jumps is not None and self.jumps.took(outcome):
+            acted = True
+        elif not isinstance(outcome, ev.StepLimit):
+            if not fed or self._end:
+                return False
+        else:
+            if self.jumps is not None:
+                self.jumps.sample()
+            before = self.machine.board.serial.state
+            if not given.poll():
+                self._end = "left"
+                return False
+            acted = self.machine.board.serial.state != before
+        if acted and self.host_acted is not None:
+            self.host_acted()
+        return not self._end
+
+    def detach(self) -> None:
+        """The machine is somebody else's from here on: nothing of it is shown, checked or answered any more."""
+        machine = self.machine
+        machine.board.serial.console.on_byte = lambda _byte: None
+        machine.loop.on_wait = lambda _ticks: None
+        machine.listeners.remove(self._heard)
+        if self.jumps is not None:
+            self.jumps.close()
+
     def _summary(self, outcome: ev.Outcome) -> Summary:
+        self.outcome = outcome
         machine, status, end, told = self.machine, None, self._end, ""
         match outcome:
             case ev.Exited(value):
@@ -142,11 +192,12 @@ class Boot:
         return Summary(
             end=end,
             told=told,
-            ok=end not in _FAILED and not status,
+            ok=end not in _FAILED and not status and not (self.jumps is not None and self.jumps.findings),
             status=status,
             instructions=machine.count.instructions,
             ticks=machine.count.ticks,
             matched=self.output.match,
             console=machine.board.serial.output,
             post=self._codes,
+            jumps=self.jumps.to_json() if self.jumps is not None else {},
         )

@@ -18,13 +18,16 @@ def writer(session: Session, record: WriteRecord) -> str:
     if record.writer not in _KERNELS:
         return f"device {record.writer}"
     found = image_at(session, record.pc)
-    journey = session.journey
-    loaded = journey.loaded
+    loaded = session.loaded
+    if session.recording.journey is None:
+        return (
+            "a program of its own" if session.machine.cpu.cpl == 3 else "the kernel" if found is None else found[0].name
+        )
     if found is None:
         return f"unknown code in kernel {record.writer}'s phase" if record.writer else "unknown code"
     image = found[0]
-    if image is journey.kernel_a or image is journey.kernel_b:
-        return f"kernel {'A' if image is journey.kernel_a else 'B'}"
+    if image in session.kernels:
+        return f"kernel {'A' if image is session.journey.kernel_a else 'B'}"
     if loaded is not None and image is loaded.second:
         return "relocate_new_kernel, second copy"
     if loaded is not None and image is loaded.stub:
@@ -44,7 +47,8 @@ def who_wrote(session: Session, record: WriteRecord, width: int = WIDTH) -> list
     name = physical_symbol(session, record.address)
     device = by.startswith("device ")
     goto = f"goto {record.position.n}" + (f".{record.position.k}" if record.position.k else "")
-    iteration = f", iteration {record.position.k + 1}" if text.startswith("rep") else ""
+    counted = text.startswith("rep") and session.recording.journey is not None
+    iteration = f", iteration {record.position.k + 1}" if counted else ""
     what = f"{record.old:02x} -> {record.new:02x}, a page of {owner}{f', {name}' if name else ''}"
     rows = [
         (show_phys(record.address), what),

@@ -44,10 +44,10 @@ def entries(session: Session, image: KexecImage) -> tuple[WalkStep, ...]:
 
 def stub_here(session: Session) -> Image | None:
     """The stub (first or second copy) that the next instruction belongs to."""
-    loaded, found = session.journey.loaded, image_at(session, session.pc)
-    if loaded is None or found is None:
+    found = image_at(session, session.pc)
+    if found is None:
         return None
-    return found[0] if found[0] is loaded.stub or found[0] is loaded.second else None
+    return found[0] if any(found[0] is stub for stub in session.recording.stubs) else None
 
 
 def _in_swap_pages(session: Session, stub: Image) -> bool:

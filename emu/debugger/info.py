@@ -37,9 +37,9 @@ def where(session: Session, width: int = WIDTH) -> list[str]:
 
 def e820(session: Session, width: int = WIDTH) -> list[str]:
     """``info e820``: the firmware's map, and the one that B is given; addresses are physical."""
-    parts = [("firmware's map", session.recording.scene.memory_map)]
-    if session.journey.loaded is not None:
-        parts.append(("given to B", session.journey.loaded.b_map))
+    parts = [("firmware's map", session.machine.memory_map)]
+    if session.loaded is not None:
+        parts.append(("given to B", session.loaded.b_map))
     lines = []
     for title, memory_map in parts:
         lines.append(f"{title}:")
@@ -48,7 +48,9 @@ def e820(session: Session, width: int = WIDTH) -> list[str]:
             for one in memory_map.ranges
         ]
         lines += table(rows, width)
-    target = session.recording.scene.target_range
+    if session.recording.journey is None:
+        return lines
+    target = session.scene.target_range
     lines.append(f"target area {show_phys(target.start)}..{show_phys(target.end - 1)}, {show_size(target.size)}")
     return lines
 
@@ -147,11 +149,9 @@ def console(session: Session, count: int = 0, width: int = WIDTH) -> list[str]:
 
 def cmdline(session: Session, width: int = WIDTH) -> list[str]:
     """``cmdline``: A's and B's command lines as given, and the one that the zero page leads to at this moment."""
-    scene = session.recording.scene
-    given = scene.command_line("a")
-    lines = [f"A  {given}"]
-    if session.journey.loaded is not None:
-        lines.append(f"B  {session.journey.loaded.b_command_line}")
+    lines = [f"A  {session.scene.command_line('a')}"] if session.recording.journey is not None else []
+    if session.loaded is not None:
+        lines.append(f"B  {session.loaded.b_command_line}")
     ram = session.machine.ram
     pointer = ram.read_int(BOOT_PARAMS_ADDRESS + BootParams.CMD_LINE_PTR, 4)
     magic = ram.read(BOOT_PARAMS_ADDRESS + BootParams.HEADER_MAGIC, 4)

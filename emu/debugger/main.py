@@ -58,7 +58,7 @@ def go_to(session: Session, at: str) -> Stopped:
 
 def _first_finding(session: Session) -> Stopped | None:
     """To the first finding of the run that has a place in it."""
-    for finding in session.recording.result.findings:
+    for finding in session.recording.findings:
         if finding.position is not None:
             return session.goto(*finding.position)
     return None

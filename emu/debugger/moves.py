@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from emu.assembler import Image
 from emu.debugger.address import Address, Evaluator
-from emu.debugger.recording import Mark, Recording
+from emu.debugger.recording import Mark, Recorded, Recording
 from emu.debugger.stops import Hit, StopTable
 from emu.debugger.timeline import EndOfRun, StartOfRun, Timeline
 from emu.debugger.watch import MAGIC, Watcher
 from emu.errors import DebuggerError
+from emu.journey.journey import Journey
+from emu.journey.loader import Loaded
 from emu.journey.scene import Scene
 from emu.machine import events as ev
 from emu.machine.events import Position
@@ -53,13 +56,12 @@ class Past:
 
 
 class Moves:
-    """One recorded scene and a place in it.  Raises DebuggerError for what cannot be done as asked."""
+    """One recorded run and a place in it.  Raises DebuggerError for what cannot be done as asked."""
 
-    def __init__(self, scene: Scene, progress: Callable[[str], None] | None = None) -> None:
-        self.recording = Recording(scene, progress)
-        self.journey = self.recording.journey
-        self.machine = self.journey.machine
-        self.symbols = self.journey.symbols
+    def __init__(self, what: Scene | Recorded, progress: Callable[[str], None] | None = None) -> None:
+        self.recording: Recorded = Recording(what, progress) if isinstance(what, Scene) else what
+        self.machine = self.recording.machine
+        self.symbols = self.recording.symbols
         self.timeline = Timeline(self.machine, self.recording.history)
         self.evaluator = Evaluator(self.machine.cpu, self.symbols)
         self.stops = StopTable()
@@ -68,6 +70,31 @@ class Moves:
         self.before: dict[str, int] = {}
         self.interrupted = False
         self.timeline.goto(self.timeline.start)
+
+    # ---- what is recorded --------------------------------------------------------------------------------------
+
+    @property
+    def journey(self) -> Journey:
+        """The journey that was recorded; DebuggerError where it was a boot."""
+        if self.recording.journey is None:
+            raise DebuggerError("this is a boot of your own: there is no scene and no journey behind it")
+        return self.recording.journey
+
+    @property
+    def scene(self) -> Scene:
+        """The scene of the journey; DebuggerError where it was a boot."""
+        return self.journey.scene
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the journey loaded, if it has come so far."""
+        return self.recording.journey.loaded if self.recording.journey is not None else None
+
+    @property
+    def kernels(self) -> tuple[Image, ...]:
+        """The journey's kernels B and A."""
+        journey = self.recording.journey
+        return (journey.kernel_b, journey.kernel_a) if journey is not None else ()
 
     # ---- where we are ------------------------------------------------------------------------------------------
 

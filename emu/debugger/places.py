@@ -29,8 +29,7 @@ def image_at(session: Session, linear: int) -> tuple[Image, int] | None:
     A and B are linked at the same physical address: memory tells which of them is there.
     """
     found = session.symbols.image_at(linear)
-    journey = session.journey
-    kernels = [image for image in (journey.kernel_b, journey.kernel_a) if image.org <= linear < image.end]
+    kernels = [image for image in session.kernels if image.org <= linear < image.end]
     if found is None or found[1] != linear or found[0] not in kernels or len(kernels) == 1:
         return found
     page = linear & ~PAGE_MASK

@@ -55,6 +55,8 @@ def how_it_ended(session: Session) -> str:
             return "halted for good"
         case ev.NotModelled(what=what):
             return f"not modelled: {what}"
+        case ev.ResetAsked():
+            return "the guest asked for a reset"
         case _:
             return "the journey was over"
 
@@ -72,6 +74,8 @@ def _what_ended(session: Session, outcome: ev.Outcome | None) -> list[str]:
             return [f"no triple fault: halted at {place(session, pc)}, and nothing can wake the processor"]
         case ev.NotModelled(pc=pc, what=what):
             return [f"no triple fault: at {place(session, pc)} the guest did what this machine does not model: {what}"]
+        case ev.ResetAsked():
+            return ["no triple fault: the guest asked the board for a reset"]
         case None:
             return ["no triple fault: the journey was over"]
         case _:

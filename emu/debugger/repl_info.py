@@ -94,7 +94,7 @@ class Info(Commands):
             yield "nothing is displayed"
 
     def _findings(self, _more: list[str]) -> Iterator[str]:
-        findings = self.session.recording.result.findings
+        findings = self.session.recording.findings
         for number, finding in enumerate(findings, 1):
             at = f"N {finding.position}" if finding.position is not None else "no position"
             yield f"{number}: {finding.kind} in {finding.transition}, {at}: {finding.where}"

@@ -106,8 +106,8 @@ class Backwards(Commands):
         given = words(args, "position")
         session, text = self.session, " ".join(given)
         exact = _POSITION.fullmatch(text)
-        if given[0] in ("transition", "tr") and len(given) == 2:
-            self._cmd.stopped(session.goto_transition(given[1]))
+        if given[0] in ("transition", "tr") and len(given) > 1:
+            self._cmd.stopped(session.goto_transition(" ".join(given[1:])))
         elif text in ("start", "end"):
             at = session.timeline.start if text == "start" else session.timeline.end
             self._cmd.stopped(session.goto_instant(at))

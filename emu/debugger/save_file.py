@@ -18,7 +18,7 @@ MAGIC = "kjump session 1"
 
 def save(session: Session, path: Path) -> None:
     """Write the session; raises DebuggerError."""
-    scene = session.recording.scene
+    scene = session.scene
     document = {
         "kjump": MAGIC,
         "scene": scene_json(scene),

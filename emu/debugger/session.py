@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from emu.debugger.address import Address
 from emu.debugger.change import poked, setter_for
 from emu.debugger.moves import Change, Moves, Past, Stopped
+from emu.debugger.recording import Recorded
 from emu.debugger.stops import Stop, describe_event, matches
 from emu.errors import DebuggerError, KjumpError, LoadError
 from emu.journey.loader import Loader, refused
@@ -49,10 +50,10 @@ class ChangeRecord:
 
 
 class Session(Moves):
-    """One recorded scene and a place in it.  Raises DebuggerError for what cannot be done as asked."""
+    """One recorded run and a place in it.  Raises DebuggerError for what cannot be done as asked."""
 
-    def __init__(self, scene: Scene, progress: Callable[[str], None] | None = None) -> None:
-        super().__init__(scene, progress)
+    def __init__(self, what: Scene | Recorded, progress: Callable[[str], None] | None = None) -> None:
+        super().__init__(what, progress)
         self.timeline.on_host_call = self._host_call
 
     # ---- changing ----------------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ class Session(Moves):
 
     def poke_jump_page(self, field: str, value: int) -> Stopped:
         """Set one field of the jump page, with a right checksum unless the field is the checksum."""
-        loaded = self.journey.loaded
+        loaded = self.loaded
         if loaded is None or not loaded.jump_page:
             raise DebuggerError("there is no jump page here")
         at = loaded.jump_page
@@ -136,9 +137,9 @@ class Session(Moves):
 
     def _host_call(self, request: int) -> None:
         """In a branch: what the harness does when a kernel asks."""
-        if request == HostRequest.LOAD:
+        if request == HostRequest.LOAD and self.recording.journey is not None:
             try:
-                Loader(self.machine, self.recording.scene, self.journey.kernel_a).load()
+                Loader(self.machine, self.scene, self.journey.kernel_a).load()
             except LoadError as error:
                 refused(self.machine, self.journey.kernel_a, error.errno)
 
@@ -194,7 +195,7 @@ class Session(Moves):
         )
 
     def _catch_entry(self, wanted: int) -> Stop:
-        loaded = self.journey.loaded
+        loaded = self.loaded
         if loaded is None:
             raise DebuggerError("no list is loaded")
         image, ram = loaded.image, self.machine.ram

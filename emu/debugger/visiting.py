@@ -42,8 +42,10 @@ def last_begin(session: Session) -> Mark | None:
 
 def image_now(session: Session) -> KexecImage | None:
     """The image that is loaded at this instant: None before the load has ended."""
-    loaded = session.journey.loaded
+    loaded = session.loaded
     now = session.timeline.now
+    if session.recording.journey is None:
+        return session.recording.image_at(now)
     ends = [mark for mark in session.marks() if mark.name == "load" and not mark.begins]
     if loaded is None or not ends:
         return None
@@ -60,7 +62,4 @@ def _is_laid_down(session: Session, image: KexecImage) -> bool:
 
 def peers(session: Session, name: str) -> str:
     """``return B->A`` for a transition's name as :meth:`Session.transition` gives it; else the name alone."""
-    for one in session.recording.result.transitions:
-        if one.name == name and one.target != "-":
-            return f"{name} {one.source}->{one.target}"
-    return name
+    return session.recording.peers(name)

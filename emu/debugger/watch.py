@@ -80,7 +80,7 @@ class Watcher:
             return []
         if not stop.where.physical:
             return [stop.where.value, *stop.places]
-        arch = self._session.recording.scene.arch
+        arch = self._session.recording.arch
         value = stop.where.value
         return [value, arch.text_base + value, int(arch.direct(value))]
 
@@ -281,7 +281,7 @@ class Watcher:
 
     def _list_entry(self, physical: int) -> str:
         """Which entry of the list names the page of ``physical``, when the stub is at work."""
-        loaded = self._session.journey.loaded
+        loaded = self._session.loaded
         if loaded is None:
             return ""
         found = self._session.symbols.image_at(self._session.pc)

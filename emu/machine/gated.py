@@ -24,7 +24,7 @@ from emu.machine.devices.reset import ResetControl
 from emu.machine.gates import Gate, close_all
 from emu.machine.instructions import Instructions
 from emu.machine.loop import Loop
-from emu.machine.machine import Machine
+from emu.machine.machine import Machine, MachineSnapshot
 from emu.machine.moves import NOWHERE
 from emu.machine.ram import ROM_RANGES
 from emu.machine.stops import EngineStop, StopKind
@@ -323,6 +323,11 @@ class GatedMachine(Machine):
         """Where code is is not known here: the engine looks for itself."""
         self.engine.invalidate_code(address, len(data))
         self.watches.host_stored(address, data)
+
+    def restore(self, state: MachineSnapshot, *, changed: Iterable[int] | None = None) -> None:
+        """As :meth:`Machine.restore`; where code is is not known here, so none that was translated is kept."""
+        super().restore(state, changed=changed)
+        self.engine.flush_code()
 
     def emit(self, event: ev.Event) -> None:
         """Tell the listeners; nothing is kept."""

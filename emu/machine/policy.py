@@ -31,7 +31,7 @@ class PolicyState:
 
 
 class Policy:
-    """The forbidden page frames of the present phase.  Active only on a strict machine."""
+    """The forbidden page frames of the present phase.  ``enforced`` on a strict machine, and where somebody says so."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -39,6 +39,7 @@ class Policy:
         self._runs: list[tuple[int, int]] = []
         self._starts: list[int] = []
         self._reported = 0
+        self.enforced = machine.strict
         self.writer = "A"
 
     def forbid(self, pfns: Iterable[int], writer: str) -> None:
@@ -51,8 +52,8 @@ class Policy:
         self.clear()
         self._runs = runs
         self._starts = [first for first, _ in runs]
-        self._machine.careful(runs)
-        if self._machine.strict:
+        self._machine.careful(runs, always=self.enforced)
+        if self.enforced:
             for first, behind in self._runs:
                 self._handles.append(
                     self._machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
@@ -94,12 +95,12 @@ class Policy:
 
     def processor_store(self, address: int, data: bytes) -> None:
         """The processor is about to push ``data`` at physical ``address`` for an exception frame."""
-        if self._machine.strict and not self.allows(address, len(data)):
+        if self.enforced and not self.allows(address, len(data)):
             self._report(address, len(data), int.from_bytes(data, "little"), self.writer)
 
     def device_store(self, address: int, data: bytes, name: str) -> None:
         """A device wrote ``data`` at physical ``address``."""
-        if self._machine.strict and not self.allows(address, len(data)):
+        if self.enforced and not self.allows(address, len(data)):
             self._report(address, len(data), int.from_bytes(data[:8], "little"), name)
 
     def _report(self, address: int, size: int, value: int, writer: str) -> None:

@@ -46,7 +46,7 @@ def test_one_command_names_the_culprit(
     how = B64[name]
     stub = changed_stub(Arch.X86_64, how.file, (how.old, how.new))
     session = Session(scene_of(Arch.X86_64, stubs=(stub,)))
-    findings = session.recording.result.findings
+    findings = session.journey.result.findings
     assert len(findings) == 1
     ask, line = ANSWERS[name]
     source = blamed(session, findings[0], ask)

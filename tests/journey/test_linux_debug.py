@@ -26,8 +26,8 @@ def test_symbols_and_offsets_are_the_kernel_s_own(tmp_path: Path, form: str) -> 
     path = later(tmp_path) if form.startswith("6.14") else classic(tmp_path, 32 if form.endswith("i386") else 64)
     stub = find_stub(path)
     session, repl = opened(path, stub)
-    arch = session.recording.scene.arch
-    page = int(session.recording.journey.require_loaded().image.control_page)
+    arch = session.scene.arch
+    page = int(session.journey.require_loaded().image.control_page)
     said = "".join(map(repl.output_of, ("goto transition suspend", "break identity_mapped", "continue")))
     assert "at identity_mapped" in said
     assert session.machine.cpu.pc == page + stub.parts["identity_mapped"]

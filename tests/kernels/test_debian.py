@@ -236,7 +236,7 @@ def test_the_debugger_stops_at_its_own_symbols(fetched: Callable[[str], Path], n
     repl = Repl(session, stdout=io.StringIO())
     for line in ("goto transition suspend", "break swap_pages", "continue"):
         repl.output_of(line)
-    page = int(session.recording.journey.require_loaded().image.control_page)
+    page = int(session.journey.require_loaded().image.control_page)
     assert session.machine.cpu.pc == page + stub.parts["swap_pages"]
     assert "identity_mapped+0x" in repl.output_of("bt")
     session.machine.close()

@@ -123,7 +123,7 @@ def test_what_is_no_format_is_refused(form: str, unit: str) -> None:
 def test_what_is_not_mapped_says_so(session: Session) -> None:
     with pytest.raises(DebuggerError, match="not mapped"):
         examine(session, Address(0xFFFF_8000_0000_0000), 1)
-    top = session.recording.scene.ram
+    top = session.scene.ram
     assert examine(session, Address(top - 4), 2)[-1].endswith("not mapped here")
 
 

@@ -49,7 +49,7 @@ def text_of(lines: list[str]) -> str:
 
 def test_walk_of_a_s_text_names_every_level(recorded: Session) -> None:
     recorded.goto_transition("suspend")
-    scene, kernel = recorded.recording.scene, recorded.journey.kernel_a
+    scene, kernel = recorded.scene, recorded.journey.kernel_a
     linear = Address(scene.arch.text_base + kernel.symbols["suspend_begin"])
     shown = text_of(look.walk(recorded, linear))
     levels = ["PML4E", "PDPTE", "PDE"] if scene.arch is Arch.X86_64 else ["PDPTE", "PDE", "PTE"]
@@ -91,7 +91,7 @@ def test_creg_names_every_bit(recorded: Session) -> None:
     assert {"PG", "PE", "WP", "cd", "nw"} <= set(cr0.split())
     assert "PAE" in shown
     assert "NXE" in shown
-    assert ("PDPTEs latched" in shown) == (recorded.recording.scene.arch is Arch.I386_PAE)
+    assert ("PDPTEs latched" in shown) == (recorded.scene.arch is Arch.I386_PAE)
 
 
 def test_regs_marks_what_the_last_move_changed(recorded: Session) -> None:
@@ -186,7 +186,7 @@ def test_owner_tells_what_the_list_does_with_a_page(recorded: Session) -> None:
 def test_who_wrote_names_the_move_and_its_entry(recorded: Session) -> None:
     recorded.goto_transition("return")
     here = recorded.timeline.now
-    target = recorded.recording.scene.target_range.start
+    target = recorded.scene.target_range.start
     shown = text_of(look.who_wrote(recorded, recorded.who_wrote(Address(target + 0x400, physical=True))))
     assert recorded.timeline.now == here
     assert "rep movs" in shown
@@ -237,7 +237,7 @@ def test_search_finds_the_jump_page(recorded: Session) -> None:
     assert jump is not None
     found = look.search(recorded, look.pattern('"KJUMPPG1"'))
     assert any(line.startswith(f"p:{jump.jump_page:#x}") and line.endswith("jump page") for line in found)
-    linear = Address(int(recorded.recording.scene.arch.direct(jump.jump_page)))
+    linear = Address(int(recorded.scene.arch.direct(jump.jump_page)))
     assert look.search(recorded, b"KJUMPPG1", linear, PAGE_SIZE)[0].startswith(str(linear))
     assert look.search(recorded, b"no such thing in here") == ["not found"]
 
@@ -329,7 +329,7 @@ def test_backtrace_by_scan_says_heuristic(recorded: Session) -> None:
 def test_backtrace_by_frame_pointers(session_of: Callable[[Arch], Session]) -> None:
     session = session_of(Arch.X86_64)
     session.goto_transition("suspend")
-    returns = session.journey.kernel_a.symbols["after_jump"] + session.recording.scene.arch.text_base
+    returns = session.journey.kernel_a.symbols["after_jump"] + session.scene.arch.text_base
     stack = session.machine.cpu.rsp
     frame = stack - 64
     physical = session.physical(Address(frame))

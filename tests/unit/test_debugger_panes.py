@@ -57,7 +57,7 @@ def test_the_list_in_the_middle_of_a_page(recorded: Session) -> None:
     assert at is not None
     destination, source = recorded.journey.require_loaded().image.pairs[0]
     assert (at.step.source, at.step.destination) == (source, destination)
-    word = recorded.recording.scene.arch.word
+    word = recorded.scene.arch.word
     assert at.stage == f"source -> swap page, {10 * word} of 4,096 bytes"
     shown = "\n".join(plain(panes.stop_pane(recorded)))
     assert f" list   entry 3/{len(at.steps):,}  SRC  p:{source:#x} <-> p:{destination:#x}" in shown

@@ -112,7 +112,7 @@ def test_a_watchpoint_meets_every_store_and_who_wrote_names_the_last(session: Se
 def test_who_changed_finds_the_instruction_that_set_a_register(session: Session) -> None:
     session.goto_transition("suspend")
     session.step(12)
-    register = "$r12" if session.recording.scene.arch.bits == 64 else "$edi"
+    register = "$r12" if session.scene.arch.bits == 64 else "$edi"
     record = session.who_changed(register)
     assert record.new == session.evaluator.register(register)
     session.goto(record.position.n)
@@ -144,7 +144,7 @@ def test_catch_entry_stops_where_the_walk_reads_it(session: Session) -> None:
 def test_a_change_begins_a_branch_and_undo_comes_back(session: Session) -> None:
     session.goto_transition("suspend")
     before, end = state(session), session.timeline.end
-    register = "rbx" if session.recording.scene.arch.bits == 64 else "ebx"
+    register = "rbx" if session.scene.arch.bits == 64 else "ebx"
     session.set_register(register, 0x1234)
     assert session.evaluator.register(register) == 0x1234
     session.step(3)

@@ -26,7 +26,7 @@ LAYERS = (
     {"report"},
     {"boot", "debugger", "fuzz", "oracle", "suite", "trials"},
     {"bench", "catalogue", "mutation"},
-    {"cli_fuzz", "cli_info", "cli_kernel"},
+    {"cli_boot", "cli_fuzz", "cli_info", "cli_kernel"},
     {"cli", "__main__"},
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -284,9 +284,9 @@ class Stub:
                 return b"E00"
             document = target_xml()
         else:
-            scene = self._session.recording.scene
-            end = scene.memory_map.end_of_ram
-            document = memory_map_xml(linear_ranges(scene.arch.bits, scene.arch.levels, end))
+            arch = self._session.recording.arch
+            end = self._session.machine.memory_map.end_of_ram
+            document = memory_map_xml(linear_ranges(arch.bits, arch.levels, end))
         start, size = int(matched.group(3), 16), min(int(matched.group(4), 16), MOST_READ)
         data = document.encode()
         if start > len(data):
