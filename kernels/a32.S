@@ -113,7 +113,7 @@ main:	call	build_tss
 	out_long $RING_PERIOD, BUS_MASTER_PERIOD
 	out_long $1, BUS_MASTER_CONTROL
 
-	host_request HOST_LOAD
+load:	host_request HOST_LOAD
 	mov	V+kexec_params+KEXEC_PARAMS_STATUS, %ebx
 	neg	%ebx
 	jz	1f
@@ -266,6 +266,7 @@ sealed_pages:	.long	0
 sequence_before:	.long	0		# of the jump page, at the jump
 peer_start:	.long	0			# where the next jump goes to
 rejumps:	.long	0			# how often we have jumped through the slot
+reloads_done:	.long	0			# how often we have loaded anew
 	.balign	16, 0
 percpu:		.space	AREA_BYTES		# where fs leads
 ldt_area:	.space	AREA_BYTES		# and gs

@@ -373,6 +373,7 @@ arrived:	.space	PRESERVED * 8
 back_value:	.quad	0
 peer_start:	.quad	0
 rounds_done:	.quad	0
+reloads_done:	.quad	0
 sequence_before:	.quad	0
 ticks:		.quad	0
 ticks_before:	.quad	0

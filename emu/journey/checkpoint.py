@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emu.hibernate.reader import SavedImage
 from emu.journey.findings import Finding
+from emu.journey.loader import Loaded, Loader
 from emu.journey.memory import RamImage
 from emu.journey.restore import Restored
 from emu.journey.result import RunResult, Transition
@@ -63,6 +64,8 @@ class Checkpoint:
     """Everything that :meth:`Journey.back_to` needs."""
 
     machine: MachineSnapshot
+    loader: Loader
+    loaded: Loaded | None
     events: tuple[Event, ...]
     serial: tuple[int, int, Position]
     last_string: tuple[int, int] | None
@@ -79,6 +82,8 @@ def take(journey: Journey, progress: Progress) -> Checkpoint:
     hazards = machine.hazards
     return Checkpoint(
         machine=machine.snapshot(),
+        loader=journey.loader,
+        loaded=journey.loaded,
         events=tuple(machine.events),
         serial=(hazards.serial, hazards.serial_pc, hazards.serial_position),
         last_string=machine.loop.last_string,
@@ -94,6 +99,7 @@ def put_back(journey: Journey, point: Checkpoint) -> RunResult:
     """Restore the machine and the findings; the answer is the result as it was."""
     machine = journey.machine
     machine.restore(point.machine)
+    journey.loader, journey.loaded = point.loader, point.loaded
     machine.events[:] = point.events
     hazards = machine.hazards
     hazards.serial, hazards.serial_pc, hazards.serial_position = point.serial

@@ -89,9 +89,11 @@ def peer_state(journey: Journey) -> Outcome:
 def rejump_refused(journey: Journey) -> Outcome:
     """A that was resumed has no B to jump to, and says so."""
     name = "rejump refused"
-    said = [event.text for event in journey.machine.events if isinstance(event, ev.ConsoleLine)]
-    if any(line.startswith("A| rejump refused") for line in said):
-        return Outcome(name)
+    for event in reversed(journey.machine.events):
+        if isinstance(event, ev.ConsoleLine) and event.text.startswith("A| rejump refused"):
+            return Outcome(name)
+        if isinstance(event, ev.TransitionMark):
+            break
     finding = finding_here(
         journey, name, "a resumed A finds the slot empty and refuses to jump again", "A said nothing of it"
     )

@@ -22,7 +22,7 @@ _AFTER = {
     "return": ("boot", "rejump"),
     "boot": ("restore",),
     "restore": ("resume",),
-    "resume": (),
+    "resume": ("load",),
     "rejump": ("save", "return"),
 }
 """What may come after what; a journey may end anywhere."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emu.errors import LoadError
 from emu.journey import checks, control, image_checks, linux_checks, movement, page_checks, stub_checks
 from emu.journey.bringup import boot
-from emu.journey.loader import Loaded, refused
+from emu.journey.loader import Loaded, Loader, refused
 from emu.journey.memory import RamImage
 from emu.journey.outcome import Ended, Outcome
 from emu.kexec.layout import HostRequest
@@ -20,7 +20,37 @@ if TYPE_CHECKING:
 
 
 def load(journey: Journey) -> None:
-    """A boots and loads B."""
+    """A boots and loads B; an A that was resumed, and has no B any more, loads anew."""
+    machine = journey.machine
+    if journey.loaded is None:
+        _boot(journey)
+    else:
+        _load_anew(journey)
+    start = machine.count.ticks
+    before = RamImage(machine.ram)
+    try:
+        loaded = journey.loaded = journey.loader.load()
+    except LoadError as error:
+        refused(machine, journey.kernel_a, error.errno)
+        journey.find("load refused", "the load succeeds", str(error), tick=start)
+        raise Ended(journey.run_machine()) from error
+    _know(journey, loaded)
+    now = journey.transition
+    now.pages_moved = 0
+    now.listed = len(loaded.image.pairs)
+    now.control_pages = loaded.control_pages(journey.scene)
+    journey.progress.page = loaded.first_page
+    journey.progress.peer_entry = loaded.start
+    journey.check(checks.list_invariant(journey))
+    journey.check(stub_checks.only_its_own(journey, before))
+    journey.check(stub_checks.stub_bytes(journey))
+    journey.check(page_checks.no_jump_page(journey) if loaded.first_page is None else page_checks.jump_page(journey))
+    if loaded.safe:
+        journey.check(image_checks.safe_memory(journey, loaded.safe))
+    journey.end()
+
+
+def _boot(journey: Journey) -> None:
     machine, scene = journey.machine, journey.scene
     line = scene.command_line("a")
     boot(machine, journey.kernel_a, scene.arch, line, memory_map=scene.a_map, owner=Owner.A)
@@ -34,28 +64,20 @@ def load(journey: Journey) -> None:
     journey.until_request(HostRequest.PARSED)
     journey.check(checks.command_line(journey, journey.kernel_a, line, scene.a_map))
     journey.until_request(HostRequest.LOAD)
-    start = machine.count.ticks
-    before = RamImage(machine.ram)
-    try:
-        loaded = journey.loaded = journey.loader.load()
-    except LoadError as error:
-        refused(machine, journey.kernel_a, error.errno)
-        journey.find("load refused", "the load succeeds", str(error), tick=start)
-        raise Ended(journey.run_machine()) from error
-    _know(journey, loaded)
-    now = journey.transition
-    now.pages_moved = 0
-    now.listed = len(loaded.image.pairs)
-    now.control_pages = loaded.control_pages(scene)
-    journey.progress.page = loaded.first_page
-    journey.progress.peer_entry = loaded.start
-    journey.check(checks.list_invariant(journey))
-    journey.check(stub_checks.only_its_own(journey, before))
-    journey.check(stub_checks.stub_bytes(journey))
-    journey.check(page_checks.no_jump_page(journey) if loaded.first_page is None else page_checks.jump_page(journey))
-    if loaded.safe:
-        journey.check(image_checks.safe_memory(journey, loaded.safe))
-    journey.end()
+
+
+def _load_anew(journey: Journey) -> None:
+    """All of RAM is A's again, and B knows nothing of any visit."""
+    machine, progress = journey.machine, journey.progress
+    journey.until_request(HostRequest.INTACT)
+    journey.begin("A", "-")
+    journey.until_request(HostRequest.LOAD)
+    journey.check(image_checks.rejump_refused(journey))
+    machine.owners.assign(machine.ram.pfns(), Owner.A)
+    if journey.scene.is_reserved:
+        machine.owners.assign(journey.scene.target_range.pages(), Owner.RESERVED)
+    journey.loader = Loader(machine, journey.scene, journey.kernel_a)
+    progress.visits, progress.page_saved, progress.restored = 0, None, None
 
 
 def _know(journey: Journey, loaded: Loaded) -> None:

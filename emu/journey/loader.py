@@ -357,6 +357,9 @@ class Loader:
             KexecParams.PAGES: len(image.pairs),
             KexecParams.SLOT_VA: int(arch.direct(slot)) if slot else 0,
         }
+        if self._scene.is_reserved:
+            area = self._scene.target_range
+            fields |= {KexecParams.RESERVED_START: int(area.start), KexecParams.RESERVED_SIZE: area.size}
         for offset, value in fields.items():
             machine.ram.write(params + offset, (value & (1 << 64) - 1).to_bytes(8, "little"))
         if arch.bits == 32:

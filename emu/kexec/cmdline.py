@@ -22,12 +22,13 @@ TARGET: Final = "kexec_jump"
 JUMP_BUF_PFN: Final = "jump_buf_pfn"
 SEED: Final = "seed"
 ROUNDS: Final = "rounds"
+RELOADS: Final = "reloads"
 RESUME: Final = "kexec_jump_resume"
 SAVED: Final = "kexec_jump_saved"
 SLOT: Final = "kexec_jump_slot"
 BACK_ENTRY: Final = "kexec_jump_back_entry"
 ELFCOREHDR: Final = "elfcorehdr"
-_NUMBERS: Final = (JUMP_BUF_PFN, SEED, ROUNDS, RESUME, SAVED, SLOT, BACK_ENTRY)
+_NUMBERS: Final = (JUMP_BUF_PFN, SEED, ROUNDS, RELOADS, RESUME, SAVED, SLOT, BACK_ENTRY)
 _WORDS: Final = {"ret": ParsedWord.RET, "poweroff": ParsedWord.POWEROFF, "save": ParsedWord.SAVE}
 
 
@@ -112,6 +113,7 @@ class GuestResults:
     elfcorehdr: int = 0
     back_entry: int = 0
     rounds: int = 0
+    reloads: int = 0
     words: int = 0
 
     def qwords(self) -> tuple[int, ...]:
@@ -177,6 +179,7 @@ class ParsedCommandLine:
             elfcorehdr=number.get(ELFCOREHDR, 0),
             back_entry=number.get(BACK_ENTRY, 0),
             rounds=number.get(ROUNDS, 0),
+            reloads=number.get(RELOADS, 0),
             words=int(self.flags),
         )
 
@@ -240,10 +243,10 @@ def parse_command_line(line: str) -> ParsedCommandLine:
     """Read ``line``, without its NUL.
 
     Our options are ``kexec_jump=``, ``elfcorehdr=``, those that take a number by C's rules (``jump_buf_pfn=``,
-    ``seed=``, ``rounds=``, the addresses of the hand-offs) and the words ``ret``, ``poweroff``, ``save``; every other
-    word is kept in ``unknown``.  Of an option that is repeated the last one counts, with a note; all of them are
-    checked.  Raises :class:`BadCommandLine` naming option and column for a malformed value of one of ours and for a
-    line that is too long.
+    ``seed=``, ``rounds=``, ``reloads=``, the addresses of the hand-offs) and the words ``ret``, ``poweroff``, ``save``;
+    every other word is kept in ``unknown``.  Of an option that is repeated the last one counts, with a note; all of
+    them are checked.  Raises :class:`BadCommandLine` naming option and column for a malformed value of one of ours and
+    for a line that is too long.
     """
     words = split_words(line)
     ours: dict[str, list[Word]] = {name: [] for name in (TARGET, ELFCOREHDR, *_NUMBERS)}

@@ -66,8 +66,9 @@ class KexecParams(IntEnum):
     SLOT_VA = 0x58
     ARRAY = 0x60
     COOKIE = 0x70
-    RESERVED = 0x78
-    SIZE = 0x80
+    RESERVED_START = 0x78
+    RESERVED_SIZE = 0x80
+    SIZE = 0x88
 
 
 class PageList(IntEnum):
@@ -145,8 +146,9 @@ class Parsed(IntEnum):
     ELFCOREHDR = 0x40
     BACK_ENTRY = 0x48
     ROUNDS = 0x50
-    WORDS = 0x58
-    BYTES = 0x60
+    RELOADS = 0x58
+    WORDS = 0x60
+    BYTES = 0x68
 
 
 class ParsedWord(IntFlag):

@@ -142,9 +142,9 @@ def test_a_bad_value_of_a_hand_off_is_named_with_its_column(line: str, column: i
             GuestResults(NOT_GIVEN, 0, 0, 0, 0, resume=0x20, saved=0x30, slot=0x38, elfcorehdr=0x93000),
         ),
         (
-            "rounds=3 poweroff save ret kexec_jump_back_entry=0x1000",
+            "rounds=3 reloads=2 poweroff save ret kexec_jump_back_entry=0x1000",
             0,
-            GuestResults(NOT_GIVEN, 0, 0, 0, 0, rounds=3, words=7, back_entry=0x1000),
+            GuestResults(NOT_GIVEN, 0, 0, 0, 0, rounds=3, reloads=2, words=7, back_entry=0x1000),
         ),
     ],
 )
