@@ -49,6 +49,9 @@
 .set PYTHON, 216                                # address of Python's callback
 .set RETIRED, 224                               # scratch
 .set TLB, 232                                   # scratch
+.set VICTIMS, 248                               # scratch
+.set VICTIMS_END, 256                           # scratch
+.set COPIED, 264                                # iterations done in here, ever
 
 # the engine's processor state, and its cache of translations before it
 .set STATE_RCX, 8
@@ -58,10 +61,14 @@
 .set STATE_DIRECTION, 172
 .set STATE_HFLAGS, 176
 .set STATE_TLBS, -0x40                          # mask and address, for each of three privileges
+.set STATE_VICTIMS, -0x840                      # what fell out of it: VICTIM_COUNT entries, for each of three privileges
+.set VICTIMS_SIZE, 0x2b8                        # from one privilege's to the next
+.set VICTIM_COUNT, 8
 .set USER, 1
 .set KERNEL, 2
 .set KERNEL_SMAP, 0
 .set ENTRY_SHIFT, 6
+.set ENTRY_SIZE, 64
 .set ENTRY_READ, 0
 .set ENTRY_WRITE, 8
 .set ENTRY_PHYSICAL, 24
@@ -148,6 +155,11 @@ fresh:
     jnz     privilege
     movl    $KERNEL_SMAP, %ecx
 privilege:
+    imulq   $VICTIMS_SIZE, %rcx, %rax
+    leaq    STATE_VICTIMS(%r10,%rax), %rax
+    movq    %rax, VICTIMS(%r11)
+    addq    $VICTIM_COUNT * ENTRY_SIZE, %rax
+    movq    %rax, VICTIMS_END(%r11)
     shlq    $4, %rcx
     leaq    STATE_TLBS(%r10,%rcx), %rcx
     movq    %rcx, TLB(%r11)
@@ -260,6 +272,7 @@ none:
     xorl    %r14d, %r14d
 
 count:
+    addq    %r14, COPIED(%r11)
     # iterations are time, but no instructions: they use up the engine's count only as far as the time left is less
     movq    RUN_BUDGET(%r11), %rax
     subq    RETIRED(%r11), %rax
@@ -351,10 +364,23 @@ lookup:
     andq    $-PAGE_SIZE, %rsi
     xorq    (%rdx,%rcx), %rsi
     andq    $~MAY_HOLD_CODE, %rsi
-    jnz     missed
+    jnz     victims
+found:
     addq    ENTRY_ADDEND(%rdx), %rax
     ret
-missed:
+
+    # Pages that share a place in the cache push each other out: one of them is here.
+victims:
+    movq    VICTIMS(%r11), %rdx
+next_victim:
+    movq    %rax, %rsi
+    andq    $-PAGE_SIZE, %rsi
+    xorq    (%rdx,%rcx), %rsi
+    andq    $~MAY_HOLD_CODE, %rsi
+    jz      found
+    addq    $ENTRY_SIZE, %rdx
+    cmpq    VICTIMS_END(%r11), %rdx
+    jb      next_victim
     xorl    %eax, %eax
     ret
 

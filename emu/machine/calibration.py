@@ -24,7 +24,10 @@ def calibrate(engine: Engine) -> None:
     """Provoke a known #DE and INT 0x42 in a scratch mapping; raises EngineError when a private field disagrees."""
     engine.map_scratch(_PAGE, _PROGRAM)
     engine.map_scratch(_DATA, b"")
-    checks = [_new_blocks(engine), *_stops(engine), *_registers(engine), _translations(engine)]
+    other = engine.same_place(_DATA)
+    engine.map_scratch(other, b"")
+    checks = [_new_blocks(engine), *_stops(engine), *_registers(engine), *_translations(engine, other)]
+    engine.unmap_scratch(other)
     engine.unmap_scratch(_DATA)
     engine.unmap_scratch(_PAGE)
     for what, actual, expected in checks:
@@ -81,11 +84,21 @@ def _registers(engine: Engine) -> list[Check]:
     return checks + [(f"CR{number}", engine.cr(number), engine.read_public(f"CR{number}")) for number in (0, 4)]
 
 
-def _translations(engine: Engine) -> Check:
+def _translations(engine: Engine, other: int) -> list[Check]:
+    """``other`` is a page whose translation pushes that of the first one out of its place."""
+    truth = _DATA, _DATA, _DATA, b"\x5a"
     engine.set_gpr(RDI, _DATA + 0x123)
     engine.set_gpr(RAX, 0x5A)
     engine.rip = _PAGE + 12
-    engine.run(3)
-    read, write, physical, addend = engine.translation(_DATA)
-    seen = read, write & ~_MAY_HOLD_CODE, physical, process_memory(addend + _DATA + 0x123, 1)
-    return "translations", seen, (_DATA, _DATA, _DATA, b"\x5a")
+    engine.run(2)
+    seen = _translation(engine.translation(_DATA))
+    engine.set_gpr(RDI, other)
+    engine.rip = _PAGE + 14
+    engine.run(1)
+    displaced = engine.displaced_translations().get(_DATA, (0, 0, 0, 0))
+    return [("translations", seen, truth), ("displaced translations", _translation(displaced), truth)]
+
+
+def _translation(entry: tuple[int, int, int, int]) -> tuple[int, int, int, bytes]:
+    read, write, physical, addend = entry
+    return read, write & ~_MAY_HOLD_CODE, physical, process_memory(addend + _DATA + 0x123, 1)

@@ -32,6 +32,7 @@ _REGS, _EIP, _EFLAGS, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = (
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
 _BREAKPOINTS = _DR + 8 * 8
 _EFER_SEARCH_END: Final = 0x5800
+_DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/moves.S, for CPL 0
 
 # hflags: the translator's digest of the processor mode.
 _HF_INHIBIT_IRQ: Final = 1 << 3
@@ -306,9 +307,19 @@ class CpuState:
         (linear page for reads, for writes, physical page, what gives the host address when added to a linear one)
         """
         mask, table = struct.unpack("<2Q", process_memory(self._address - 0x20, 16))
-        entry = table + (linear >> 6 & mask)
-        read, write, _, physical, addend = struct.unpack("<5Q", process_memory(entry, 40))
+        read, write, _, physical, addend = struct.unpack("<5Q", process_memory(table + (linear >> 6 & mask), 40))
         return read, write, physical, addend
+
+    def displaced_translations(self) -> dict[int, tuple[int, int, int, int]]:
+        """Of the translations at CPL 0 that another pushed out of its place, those still cached: by linear page."""
+        kept = process_memory(self._address + _DISPLACED, 8 * 64)
+        entries = (struct.unpack_from("<5Q", kept, at) for at in range(0, len(kept), 64))
+        return {read: (read, write, physical, addend) for read, write, _, physical, addend in entries}
+
+    def same_place(self, linear: int) -> int:
+        """The next linear address whose translation has the same place in the cache."""
+        mask = struct.unpack("<Q", process_memory(self._address - 0x20, 8))[0]
+        return linear + (mask + 0x40 << 6)
 
     def mode_addresses(self) -> tuple[int, int]:
         """Host addresses of the translator's digest of the mode (4 bytes) and of CR0 (8 bytes)."""

@@ -38,7 +38,8 @@ class Meter(ctypes.Structure):
         ("journal", ctypes.c_uint64), ("journal_count", ctypes.c_uint64), ("journal_limit", ctypes.c_uint64),
         ("careful", ctypes.c_uint64), ("careful_count", ctypes.c_uint64), ("state", ctypes.c_uint64),
         ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
-        ("table", ctypes.c_uint64),
+        ("table", ctypes.c_uint64), ("victims", ctypes.c_uint64), ("victims_end", ctypes.c_uint64),
+        ("copied", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -69,6 +70,7 @@ class Meter(ctypes.Structure):
     state: int
     python: int
     table: int
+    copied: int
 
 
 class _Move(ctypes.Structure):

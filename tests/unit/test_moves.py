@@ -7,7 +7,7 @@ import pytest
 from emu.machine import events as ev
 from emu.machine.ram import ROM_RANGES
 from emu.x86.bits import Cr0
-from tests.machine_bench import DATA, Bench, guest_state
+from tests.machine_bench import DATA, RAM_END, Bench, guest_state
 
 MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
 TARGET_PAGES = [(DATA >> 12) + page for page in (4, 5, 6)]
@@ -48,6 +48,18 @@ def test_pages_are_moved_without_python_and_as_the_engine_moves_them(mode: str, 
     assert bench.machine.hazards.code.state == plain.machine.hazards.code.state
     assert bool(bench.machine.hazards.code.state) is strict
     assert bench.machine.count.iterations == 0x800
+
+
+@pytest.mark.parametrize("mode", ["protected", "4-level"])
+def test_pages_that_push_each_other_out_of_the_cache_of_translations_are_moved_whole(mode: str) -> None:
+    bench = Bench(mode, MOVE)
+    target = bench.machine.engine.same_place(DATA)
+    assert target + 0x2000 < RAM_END
+    bench = filled(Bench(mode, MOVE.replace(f"{DATA + 0x4010}", f"{target}")))
+    assert bench.machine.engine.same_place(DATA) == target
+    bench.run()
+    assert bench.machine.ram.read(target, 0x2000) == bench.machine.ram.read(DATA, 0x2000)
+    assert bench.machine.engine.meter.copied == 0x800 - 2, "the engine does the first of each page"
 
 
 @pytest.mark.parametrize("plain", [False, True])
