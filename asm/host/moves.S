@@ -52,6 +52,7 @@
 .set VICTIMS, 248                               # scratch
 .set VICTIMS_END, 256                           # scratch
 .set COPIED, 264                                # iterations done in here, ever
+.set FRAMES, 272                                # address of a byte for each page frame: 1 where a record tells of it
 
 # the engine's processor state, and its cache of translations before it
 .set STATE_RCX, 8
@@ -388,6 +389,13 @@ next_victim:
 note:
     cmpq    $0, STRICT(%r11)
     je      noted
+    movq    %rsi, %rcx
+    shrq    $12, %rcx
+    cmpq    CAREFUL_COUNT(%r11), %rcx
+    jae     not_marked
+    addq    FRAMES(%r11), %rcx
+    movb    $1, (%rcx)
+not_marked:
     movl    %r9d, %ecx
     andl    $PAGE_SIZE - 1, %ecx
     movq    JOURNAL_COUNT(%r11), %rax

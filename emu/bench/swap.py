@@ -24,12 +24,12 @@ from emu.kexec import entry_list
 from emu.kexec.arch import Arch
 from emu.kexec.layout import Ind
 from emu.machine import events as ev
+from emu.machine.owners import Owner
 from emu.oracle.case import Case
 from emu.oracle.image import build_image
 from emu.oracle.outcome import Ended
 from emu.oracle.qemu import COMMAND, run_qemu
 from emu.oracle.record import take
-from emu.machine.owners import Owner
 from emu.units import MIB, PAGE_SIZE, Phys
 
 RAM, TARGET = "256M", "64M@16M"

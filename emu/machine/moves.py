@@ -18,6 +18,7 @@ NOWHERE = (1 << 64) - 1
 MOVS = (0xA4, 0xA5)
 _JOURNAL_ENTRIES = 1 << 16
 _CODE = 2
+_FEW = 64
 _BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
 _CODE_BITS = {16: 0, 32: 0x10, 64: 0x8010}
@@ -39,7 +40,7 @@ class Meter(ctypes.Structure):
         ("careful", ctypes.c_uint64), ("careful_count", ctypes.c_uint64), ("state", ctypes.c_uint64),
         ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
         ("table", ctypes.c_uint64), ("victims", ctypes.c_uint64), ("victims_end", ctypes.c_uint64),
-        ("copied", ctypes.c_uint64),
+        ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -71,6 +72,7 @@ class Meter(ctypes.Structure):
     python: int
     table: int
     copied: int
+    frames: int
 
 
 class _Move(ctypes.Structure):
@@ -95,8 +97,7 @@ class Moves:
         self._journal = (ctypes.c_uint64 * (3 * _JOURNAL_ENTRIES))()
         self._careful = bytearray()
         self._code: set[int] = set()
-        self._frames: set[int] = set()
-        self._looked_through = 0
+        self._frames = bytearray()
         self._records: dict[int, _Move] = {}
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
@@ -173,6 +174,10 @@ class Moves:
         for pfn in self._code:
             careful[pfn] |= _CODE
         address = ctypes.addressof(ctypes.c_uint8.from_buffer(careful)) if top else 0
+        if top != len(self._frames):
+            self._frames = bytearray(top)
+            self.meter.frames = ctypes.addressof(ctypes.c_uint8.from_buffer(self._frames)) if top else 0
+            self._mark_frames(1)
         self._careful, self.meter.careful, self.meter.careful_count = careful, address, top
 
     def has_code(self, pfn: int) -> None:
@@ -194,22 +199,28 @@ class Moves:
             return False
         self._journal[3 * count : 3 * count + 3] = [physical, size, linear]
         self.meter.journal_count = count + 1
+        self._mark_frames(1, count)
         return True
 
     def void(self) -> None:
         """What was written down and not asked for does not matter any more."""
-        self.meter.journal_count = self._looked_through = 0
-        self._frames.clear()
+        if self.meter.journal_count > _FEW:
+            self._frames[:] = bytes(len(self._frames))
+        else:
+            self._mark_frames(0)
+        self.meter.journal_count = 0
+
+    def _mark_frames(self, value: int, first: int = 0) -> None:
+        """Set the mark of each page frame in the records from ``first`` on."""
+        for physical in self._journal[3 * first : 3 * self.meter.journal_count : 3]:
+            if physical >> PAGE_SHIFT < len(self._frames):
+                self._frames[physical >> PAGE_SHIFT] = value
 
     def tells_of(self, pfn: int) -> bool:
-        """True where a store in this page frame is among what :meth:`told` gives; records are looked through once."""
-        count = self.meter.journal_count
-        if count > self._looked_through:
-            self._frames.update(
-                physical >> PAGE_SHIFT for physical in self._journal[3 * self._looked_through : 3 * count : 3]
-            )
-            self._looked_through = count
-        return pfn in self._frames
+        """True where a store in this page frame is among what :meth:`told` gives."""
+        if pfn < len(self._frames):
+            return bool(self._frames[pfn])
+        return bool(self.meter.journal_count)
 
     def told(self) -> list[tuple[int, int, int]]:
         """(physical, size, linear) of the stores since the last call, where the machine is strict."""

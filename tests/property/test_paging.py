@@ -339,6 +339,42 @@ def test_mappings_of_garbage_end(seed: int, state: PagingState, limit: int) -> N
     assert len(memory.entries) <= (limit + 2) * 1024
 
 
+@st.composite
+def runs(draw: st.DrawFn) -> Builder:
+    """Tables with runs of neighbours, up to the last physical pages, and single entries of them changed since."""
+    mode = draw(st.sampled_from(PAGED))
+    cr0, cr4, efer = MODE_BITS[mode]
+    builder = Builder(
+        PagingState(Cr0.PE | cr0, 0x80000, cr4 | Cr4.PSE | draw(st.sampled_from([0, int(Cr4.PGE)])), efer)
+    )
+    large = {PagingMode.TWO_LEVEL: 22, PagingMode.PAE: 21}.get(mode, draw(st.sampled_from((21, 30))))
+    for place in range(draw(st.integers(1, 2))):
+        shift = draw(st.sampled_from((12, large)))
+        whole = 1024 if mode is PagingMode.TWO_LEVEL else 512
+        first = draw(st.sampled_from((0, 1, 500)))
+        count = draw(st.sampled_from((1, 2, 12, whole - first)))
+        top = 1 << (32 if mode is PagingMode.TWO_LEVEL and shift == 12 else 40)
+        begin = draw(st.sampled_from((0, 0x40000000, top - (6 << shift))))
+        for index in range(first, first + count):
+            page = begin + (index - first << shift)
+            builder.map((place << 30) + (index << shift) & 0x7FFFFFFF, page % (2 * top), shift)
+    slots = sorted(builder.memory)
+    for slot in draw(st.lists(st.sampled_from(slots), max_size=6)):
+        builder.memory[slot] ^= 1 << draw(st.sampled_from((0, 1, 2, 5, 6, 7, 8, 9, 12, 21)))
+    return builder
+
+
+@given(runs())
+def test_mappings_of_whole_tables_are_those_of_their_entries_joined(builder: Builder) -> None:
+    size = 4 if builder.state.mode is PagingMode.TWO_LEVEL else 8
+
+    def table(address: int) -> bytes:
+        return b"".join(builder.read(address + at, size).to_bytes(size, "little") for at in range(0, 0x1000, size))
+
+    joined = list(mappings(builder.read, builder.state, read_table=table))
+    assert list(merge(joined)) == list(merge(mappings(builder.read, builder.state)))
+
+
 def test_merge_joins_only_true_neighbours() -> None:
     plain, read_only = Rights(), Rights(writable=False)
     pages = [

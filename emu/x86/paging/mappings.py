@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +15,10 @@ from emu.x86.paging.walk import Rights
 
 MAX_TABLES: Final = 16_384
 """How many tables :func:`mappings` reads before it gives up: real trees are smaller, garbage can refer to itself."""
+
+
+_WHOLE_TABLE: Final = {4: "<1024I", 8: "<512Q"}
+_NOT_USED_YET: Final = ~(Entry.A | Entry.D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,8 @@ def mappings(
     Entries with reserved bits set map nothing.  The generator's return value is False if it stopped after
     ``max_tables`` tables, so that garbage that refers to itself ends.  Nothing is listed when paging is off.
 
-    With ``read_table``, which gives the 4096 bytes at the physical address of a table, a table of the last level that
-    maps one run of pages is one mapping, at the price of one.
+    With ``read_table``, which gives the 4096 bytes at the physical address of a table, entries of one table that continue
+    each other are one mapping.
     """
     lister = _Lister(read_entry, state, max_tables, read_table)
     if state.mode is not PagingMode.NONE:
@@ -112,24 +117,54 @@ class _Lister:
                 size = (level.index_mask + 1) * level.page_size
                 yield Mapping(_extend(linear, self.state.mode), level.page(first), size, combined)
                 return
-        for index in range(level.index_mask + 1):
-            entry = self._entry(level, table, index)
-            if not entry & Entry.P or level.reserved_bits(entry):
-                continue
+        for index, entry, pages in self._runs(level, table):
             start = linear | index << level.shift
             combined = rights.through(entry, level, pge=bool(self.state.cr4 & Cr4.PGE))
             if level.is_leaf(entry):
-                yield Mapping(_extend(start, self.state.mode), level.page(entry), level.page_size, combined)
+                size = pages * level.page_size
+                yield Mapping(_extend(start, self.state.mode), level.page(entry), size, combined)
             else:
                 yield from self.table(below, level.table(entry), start, combined)
             if self.tables_left < 0:
                 return
+
+    def _runs(self, level: Level, table: int) -> Iterator[tuple[int, int, int]]:
+        """The present entries of a table: (index, entry, how many from there on are one mapping)."""
+        count = level.index_mask + 1
+        if self.read_table is not None and count * level.entry_size == PAGE_SIZE:
+            yield from _joined(level, struct.unpack(_WHOLE_TABLE[level.entry_size], self.read_table(table)))
+            return
+        for index in range(count):
+            entry = self._entry(level, table, index)
+            if entry & Entry.P and not level.reserved_bits(entry):
+                yield index, entry, 1
 
     def _entry(self, level: Level, table: int, index: int) -> int:
         latched = self.state.pdptes
         if latched is not None and not level.has_rights:
             return latched[index]
         return self.read_entry(table + index * level.entry_size, level.entry_size)
+
+
+def _joined(level: Level, entries: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """What :meth:`_Lister._runs` gives, for a whole table; accessed and dirty bits do not end a run."""
+    first, begun, following = 0, -1, -1
+    for index, entry in enumerate(entries):
+        same = entry & _NOT_USED_YET
+        if same == following and not level.reserved_bits(entry):
+            following += level.page_size
+            continue
+        if begun >= 0:
+            yield begun, first, index - begun
+            begun = following = -1
+        if not entry & Entry.P or level.reserved_bits(entry):
+            continue
+        if level.is_leaf(entry):
+            first, begun, following = entry, index, same + level.page_size
+        else:
+            yield index, entry, 1
+    if begun >= 0:
+        yield begun, first, len(entries) - begun
 
 
 @cache
