@@ -29,6 +29,7 @@ paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :
 """
 
 _LARGE_MASK = (1 << 21) - 1
+_MOST_PAGES = 2048  # that translations are remembered for: no more than a processor's own, and soon forgotten
 _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
@@ -193,6 +194,8 @@ class Cpu:
             page = self._beside(linear, access)
             if page is None:
                 return self._remember(linear, access)
+            if len(self._small) >= _MOST_PAGES:
+                self._small.clear()
             self._small[key] = page
         return page + (linear & PAGE_MASK)
 
@@ -206,6 +209,8 @@ class Cpu:
         if page is None:
             page = self._find_plain(linear & ~PAGE_MASK, write=write)
             if page is not None:
+                if len(self._plain) >= _MOST_PAGES:
+                    self._plain.clear()
                 self._plain[key] = page
         return page
 

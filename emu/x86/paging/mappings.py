@@ -73,8 +73,8 @@ def mappings(
     Entries with reserved bits set map nothing.  The generator's return value is False if it stopped after
     ``max_tables`` tables, so that garbage that refers to itself ends.  Nothing is listed when paging is off.
 
-    With ``read_table``, which gives the 4096 bytes at the physical address of a table, entries of one table that continue
-    each other are one mapping.
+    With ``read_table``, which gives the 4096 bytes at the physical address of a table, entries of one table that
+    continue each other are one mapping.
     """
     lister = _Lister(read_entry, state, max_tables, read_table)
     if state.mode is not PagingMode.NONE:
