@@ -52,7 +52,10 @@
 .set VICTIMS, 248                               # scratch
 .set VICTIMS_END, 256                           # scratch
 .set COPIED, 264                                # iterations done in here, ever
-.set FRAMES, 272                                # address of a byte for each page frame: 1 where a record tells of it
+.set FRAMES, 272                                # address of 4 bytes for each page frame: its last record's number from 1, or 0
+.set JUDGE, 280                                 # address of Python's callback for stores that may be forbidden
+
+.set FORBIDDEN, 4                               # a bit in the bytes of CAREFUL
 
 # the engine's processor state, and its cache of translations before it
 .set STATE_RCX, 8
@@ -258,7 +261,9 @@ apart:
     rep movsq
     movl    %edx, %ecx
     andl    $7, %ecx
+    jz      copied                              # the host needs its time also for nothing
     rep movsb
+copied:
     popq    %rdi
     leaq    STATE_RSI(%r10), %rcx
     call    advance
@@ -385,46 +390,57 @@ next_victim:
     xorl    %eax, %eax
     ret
 
-# %rsi: physical page, %rdx: bytes, %r9: linear; where the machine is strict it is to hear of this store
+# %rsi: physical page, %rdx: bytes, %r9: linear; where the machine is strict it is to hear of this store.  One that the page's
+# last record holds already, or that goes on where it ends, through the same linear page, makes no new record.
 note:
     cmpq    $0, STRICT(%r11)
     je      noted
+    pushq   %rdi
+    movl    %r9d, %ecx
+    andl    $PAGE_SIZE - 1, %ecx
+    addq    %rcx, %rsi                          # physical address
+    xorl    %edi, %edi                          # where the number of the page's last record is kept
     movq    %rsi, %rcx
     shrq    $12, %rcx
     cmpq    CAREFUL_COUNT(%r11), %rcx
-    jae     not_marked
-    addq    FRAMES(%r11), %rcx
-    movb    $1, (%rcx)
-not_marked:
-    movl    %r9d, %ecx
-    andl    $PAGE_SIZE - 1, %ecx
-    movq    JOURNAL_COUNT(%r11), %rax
-    leaq    (%rax,%rax,2), %rax
+    jae     another
+    movq    FRAMES(%r11), %rdi
+    leaq    (%rdi,%rcx,4), %rdi
+    movl    (%rdi), %eax
+    testl   %eax, %eax
+    jz      another
+    leaq    -3(%rax,%rax,2), %rax
     shlq    $3, %rax
     addq    JOURNAL(%r11), %rax
-    cmpq    $0, JOURNAL_COUNT(%r11)
-    je      another
-    testl   %ecx, %ecx
-    jz      another
-    addq    %rsi, %rcx
-    subq    -24(%rax), %rcx
-    cmpq    -16(%rax), %rcx
-    jne     not_behind
     movq    %r9, %rcx
-    subq    -8(%rax), %rcx
-    cmpq    -16(%rax), %rcx
-    jne     not_behind
-    addq    %rdx, -16(%rax)                     # it continues the last one, in the same page
-    ret
-not_behind:
-    movl    %r9d, %ecx
-    andl    $PAGE_SIZE - 1, %ecx
+    xorq    16(%rax), %rcx
+    shrq    $12, %rcx
+    jnz     another                             # stored through another linear page
+    movq    %rsi, %rcx
+    subq    (%rax), %rcx
+    jb      another
+    cmpq    8(%rax), %rcx
+    ja      another
+    addq    %rdx, %rcx
+    cmpq    8(%rax), %rcx
+    jbe     written
+    movq    %rcx, 8(%rax)
+    jmp     written
 another:
-    addq    %rsi, %rcx
-    movq    %rcx, (%rax)
+    movq    JOURNAL_COUNT(%r11), %rcx
+    leaq    (%rcx,%rcx,2), %rax
+    shlq    $3, %rax
+    addq    JOURNAL(%r11), %rax
+    movq    %rsi, (%rax)
     movq    %rdx, 8(%rax)
     movq    %r9, 16(%rax)
-    incq    JOURNAL_COUNT(%r11)
+    incq    %rcx
+    movq    %rcx, JOURNAL_COUNT(%r11)
+    testq   %rdi, %rdi
+    jz      written
+    movl    %ecx, (%rdi)
+written:
+    popq    %rdi
 noted:
     ret
 
@@ -472,3 +488,17 @@ intercepted:
     testq   %rcx, %rcx
     jnz     move
     jmp     *PYTHON(%r11)
+
+# guard: who comes here: the engine, before every store, physical address in %rdx, our fields in %r9.  It goes on to Python, with
+# all registers as they came, where the page's byte says that nobody may store there, and where the page has no byte.
+guard:
+    movq    %rdx, %rax
+    shrq    $12, %rax
+    cmpq    CAREFUL_COUNT(%r9), %rax
+    jae     judge
+    addq    CAREFUL(%r9), %rax
+    testb   $FORBIDDEN, (%rax)
+    jnz     judge
+    ret
+judge:
+    jmp     *JUDGE(%r9)

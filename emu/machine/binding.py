@@ -186,6 +186,15 @@ class Binding(CpuState):
         kind = unicorn_const.UC_HOOK_MEM_WRITE if write else unicorn_const.UC_HOOK_MEM_READ
         return self._hook(kind, self._kept(_WRITE_HOOK(self._guarded(function, None))), begin, end)
 
+    def _hook_stores(self, routine: int, argument: int) -> int:
+        """Call host code at ``routine`` before every store, ``argument`` being its sixth argument."""
+        return self._hook_host(unicorn_const.UC_HOOK_MEM_WRITE, routine, argument)
+
+    def _store_callback_of(self, function: Callable[..., None]) -> int:
+        """The host address of a callback for host code that :meth:`_hook_stores` calls."""
+        callback: Any = self._kept(_WRITE_HOOK(self._guarded(function, None)))
+        return ctypes.cast(callback, ctypes.c_void_p).value or 0
+
     def _hook_new_blocks(self, function: Callable[[object, BlockPointer, object, object], None]) -> None:
         self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None))))
 

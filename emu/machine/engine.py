@@ -166,12 +166,29 @@ class Engine(Binding):
 
     def watch_writes(self, begin: int, end: int, callback: Callable[[int, int, int], None]) -> int:
         """Call ``callback(physical, size, value)`` before each store into physical ``begin`` .. ``end`` (inclusive)."""
+        handle = self._hook_access(begin, end, self._told_once(callback), write=True)
+        self.flush_code()
+        return handle
+
+    def _told_once(self, callback: Callable[[int, int, int], None]) -> Callable[..., None]:
+        """A hook that gives ``callback`` each store; of one that is tried again the first try was heard of already."""
 
         def hook(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> None:
-            if self.meter.again == NOWHERE or self._counter.value != self._limit:  # the first try was heard of already
+            if self.meter.again == NOWHERE or self._counter.value != self._limit:
                 callback(address, size, value)
 
-        handle = self._hook_access(begin, end, hook, write=True)
+        return hook
+
+    def judge_writes(self, callback: Callable[[int, int, int], None]) -> None:
+        """Whom :meth:`guard_writes` asks: ``callback(physical, size, value)``."""
+        self.meter.judge = self._store_callback_of(self._told_once(callback))
+
+    def guard_writes(self) -> int:
+        """Ask before each store into page frames that are forbidden to host code too, or that no bank holds.
+
+        Host code looks at every store (``guard`` in ``asm/host/moves.S``), so that many ranges cost what one does.
+        """
+        handle = self._hook_stores(routine("guard", "moves"), ctypes.addressof(self.meter))
         self.flush_code()
         return handle
 

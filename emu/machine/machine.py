@@ -242,9 +242,7 @@ class Machine:
         On a machine that is not strict the runs do not matter, unless ``always`` says so.
         """
         rom = [(bank.start >> PAGE_SHIFT, bank.end >> PAGE_SHIFT) for bank in self.ram.banks if bank.rom]
-        self.engine.moves.be_careful(
-            self.ram.banks[-1].end >> PAGE_SHIFT, [*(runs if self.strict or always else ()), *rom]
-        )
+        self.engine.moves.be_careful(self.ram.banks[-1].end >> PAGE_SHIFT, runs if self.strict or always else (), rom)
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         self.code.overwritten(address, len(data))

@@ -7,7 +7,9 @@ the same accounts as :mod:`emu.machine.loop` does, and asks Python for everythin
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterable
+from typing import Any
 
 from emu.machine.cpustate import DS, ES, FS
 from emu.units import PAGE_SHIFT
@@ -16,8 +18,8 @@ from emu.x86.sensitive import Sensitive
 NOWHERE = (1 << 64) - 1
 """No linear address."""
 MOVS = (0xA4, 0xA5)
-_JOURNAL_ENTRIES = 1 << 16
-_CODE = 2
+_LEAST_RECORDS = 1 << 16
+_READ_ONLY, _CODE, _FORBIDDEN = 1, 2, 4
 _FEW = 64
 _BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
@@ -40,7 +42,7 @@ class Meter(ctypes.Structure):
         ("careful", ctypes.c_uint64), ("careful_count", ctypes.c_uint64), ("state", ctypes.c_uint64),
         ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
         ("table", ctypes.c_uint64), ("victims", ctypes.c_uint64), ("victims_end", ctypes.c_uint64),
-        ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64),
+        ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64), ("judge", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -73,6 +75,7 @@ class Meter(ctypes.Structure):
     table: int
     copied: int
     frames: int
+    judge: int
 
 
 class _Move(ctypes.Structure):
@@ -82,6 +85,11 @@ class _Move(ctypes.Structure):
         (name, ctypes.c_uint64) for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear")
     ]
     enabled: int
+
+
+def _numbers(kind: Any, count: int) -> Any:  # noqa: ANN401 - ctypes has no name for an array of any length
+    """Zeros for which the host gives memory as they are used."""
+    return (kind * count).from_buffer(mmap.mmap(-1, max(1, count * ctypes.sizeof(kind))))
 
 
 class Moves:
@@ -94,16 +102,15 @@ class Moves:
     def __init__(self, state: int, bases: list[int], counter: int, python: int) -> None:
         self._bases = bases
         self._zero = ctypes.c_uint64(0)
-        self._journal = (ctypes.c_uint64 * (3 * _JOURNAL_ENTRIES))()
+        self._journal = _numbers(ctypes.c_uint64, 0)
+        self._frames = _numbers(ctypes.c_uint32, 0)
         self._careful = bytearray()
         self._code: set[int] = set()
-        self._frames = bytearray()
         self._records: dict[int, _Move] = {}
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
-            resumes_at=-1, string_address=NOWHERE, journal=ctypes.addressof(self._journal),
-            journal_limit=_JOURNAL_ENTRIES, state=state, python=python,
+            resumes_at=-1, string_address=NOWHERE, state=state, python=python,
             table=ctypes.addressof(self._table),
         )  # fmt: skip
 
@@ -164,21 +171,31 @@ class Moves:
         if place is not None:
             self._table[place] = NOWHERE
 
-    def be_careful(self, top: int, runs: Iterable[tuple[int, int]]) -> None:
+    def be_careful(self, top: int, forbidden: Iterable[tuple[int, int]], rom: Iterable[tuple[int, int]]) -> None:
         """Leave stores to Python in these runs of page frames (first, behind the last), and from ``top`` up."""
         careful = bytearray(top)
-        for first, behind in runs:
-            stop = min(behind, top)
-            if first < stop:
-                careful[first:stop] = b"\1" * (stop - first)
+        for kind, runs in ((_READ_ONLY, rom), (_FORBIDDEN, forbidden)):
+            for first, behind in runs:
+                stop = min(behind, top)
+                if first < stop:
+                    careful[first:stop] = bytes((kind,)) * (stop - first)
         for pfn in self._code:
             careful[pfn] |= _CODE
         address = ctypes.addressof(ctypes.c_uint8.from_buffer(careful)) if top else 0
         if top != len(self._frames):
-            self._frames = bytearray(top)
-            self.meter.frames = ctypes.addressof(ctypes.c_uint8.from_buffer(self._frames)) if top else 0
-            self._mark_frames(1)
+            self._make_records(top)
         self._careful, self.meter.careful, self.meter.careful_count = careful, address, top
+
+    def _make_records(self, top: int) -> None:
+        """Room for what is stored in page frames below ``top``: each twice, through two linear pages.
+
+        The host gives memory for it as it is used.
+        """
+        count = max(_LEAST_RECORDS, 2 * top)
+        self._journal = _numbers(ctypes.c_uint64, 3 * count)
+        self._frames = _numbers(ctypes.c_uint32, top)
+        self.meter.journal, self.meter.frames = ctypes.addressof(self._journal), ctypes.addressof(self._frames)
+        self.meter.journal_count, self.meter.journal_limit = 0, count
 
     def has_code(self, pfn: int) -> None:
         """Code was translated from this page frame: Python decides about stores there."""
@@ -195,26 +212,23 @@ class Moves:
     def note(self, physical: int, size: int, linear: int) -> bool:
         """Write a store down behind those that host code wrote down; False where there is no room."""
         count = self.meter.journal_count
-        if count >= _JOURNAL_ENTRIES - 2:
+        if count + 2 > self.meter.journal_limit:
             return False
         self._journal[3 * count : 3 * count + 3] = [physical, size, linear]
         self.meter.journal_count = count + 1
-        self._mark_frames(1, count)
+        if physical >> PAGE_SHIFT < len(self._frames):
+            self._frames[physical >> PAGE_SHIFT] = count + 1
         return True
 
     def void(self) -> None:
         """What was written down and not asked for does not matter any more."""
-        if self.meter.journal_count > _FEW:
-            self._frames[:] = bytes(len(self._frames))
-        else:
-            self._mark_frames(0)
-        self.meter.journal_count = 0
-
-    def _mark_frames(self, value: int, first: int = 0) -> None:
-        """Set the mark of each page frame in the records from ``first`` on."""
-        for physical in self._journal[3 * first : 3 * self.meter.journal_count : 3]:
+        count, self.meter.journal_count = self.meter.journal_count, 0
+        if count > _FEW:
+            ctypes.memset(self._frames, 0, ctypes.sizeof(self._frames))
+            return
+        for physical in self._journal[: 3 * count : 3]:
             if physical >> PAGE_SHIFT < len(self._frames):
-                self._frames[physical >> PAGE_SHIFT] = value
+                self._frames[physical >> PAGE_SHIFT] = 0
 
     def tells_of(self, pfn: int) -> bool:
         """True where a store in this page frame is among what :meth:`told` gives."""

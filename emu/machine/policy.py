@@ -1,6 +1,6 @@
 """Who may write whose pages now.  A store that breaks the policy is an event with its writer, caught as it happens.
 
-The engine calls back only for stores into the forbidden ranges, so what is allowed runs at full speed.
+Host code looks at each store and asks only about those into forbidden page frames (``guard`` in ``asm/host/moves.S``).
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class Policy:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._handles: list[int] = []
+        self._guard: int | None = None
         self._runs: list[tuple[int, int]] = []
         self._starts: list[int] = []
         self._reported = 0
         self.enforced = machine.strict
         self.writer = "A"
+        machine.engine.judge_writes(self._stored)
 
     def forbid(self, pfns: Iterable[int], writer: str) -> None:
         """From now on a store to any of ``pfns`` is a violation; ``writer`` names who is running."""
@@ -49,22 +50,20 @@ class Policy:
         self._put(intervals(pfns))
 
     def _put(self, runs: list[tuple[int, int]]) -> None:
-        self.clear()
+        engine = self._machine.engine
         self._runs = runs
         self._starts = [first for first, _ in runs]
         self._machine.careful(runs, always=self.enforced)
-        if self.enforced:
-            for first, behind in self._runs:
-                self._handles.append(
-                    self._machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
-                )
+        guarded = bool(runs) and self.enforced
+        if guarded and self._guard is None:
+            self._guard = engine.guard_writes()
+        elif not guarded and self._guard is not None:
+            engine.unwatch(self._guard)
+            self._guard = None
 
     def clear(self) -> None:
         """Everything is allowed."""
-        for handle in self._handles:
-            self._machine.engine.unwatch(handle)
-        self._handles, self._runs, self._starts = [], [], []
-        self._machine.careful([])
+        self._put([])
 
     @property
     def state(self) -> PolicyState:
@@ -89,9 +88,9 @@ class Policy:
         return index >= 0 and pfn < self._runs[index][1]
 
     def _stored(self, address: int, size: int, value: int) -> None:
-        machine = self._machine
-        machine.sync_time()
-        self._report(address, size, value, self.writer)
+        if not self.allows(address, 1):
+            self._machine.sync_time()
+            self._report(address, size, value, self.writer)
 
     def processor_store(self, address: int, data: bytes) -> None:
         """The processor is about to push ``data`` at physical ``address`` for an exception frame."""

@@ -62,6 +62,18 @@ def test_pages_that_push_each_other_out_of_the_cache_of_translations_are_moved_w
     assert bench.machine.engine.meter.copied == 0x800 - 2, "the engine does the first of each page"
 
 
+def test_what_is_stored_again_is_not_written_down_again() -> None:
+    again = f"movl $9, %edx\nagain: {MOVE.replace('hlt', 'decl %edx')}jnz again\nhlt\n"
+    bench, plain = (filled(Bench("4-level", again, plain_strings=by_engine)) for by_engine in (False, True))
+    bench.run()
+    plain.run()
+    moves = bench.machine.engine.moves
+    assert moves.meter.journal_count == len(TARGET_PAGES)
+    assert [pfn for pfn in range(DATA >> 12, RAM_END >> 12) if moves.tells_of(pfn)] == TARGET_PAGES
+    assert bench.machine.hazards.code.state == plain.machine.hazards.code.state
+    assert not any(map(moves.tells_of, TARGET_PAGES))
+
+
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("move", ["movsl", "stosl"])
 def test_a_store_that_faults_has_stored_nothing(move: str, plain: bool) -> None:
