@@ -318,7 +318,7 @@ class CpuState:
 
     def same_place(self, linear: int) -> int:
         """The next linear address whose translation has the same place in the cache."""
-        mask = struct.unpack("<Q", process_memory(self._address - 0x20, 8))[0]
+        mask = int.from_bytes(process_memory(self._address - 0x20, 8), "little")
         return linear + (mask + 0x40 << 6)
 
     def mode_addresses(self) -> tuple[int, int]:
