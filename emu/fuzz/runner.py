@@ -66,16 +66,16 @@ class Campaign:
 
     def _round(self, executor: Executor, limits: Limits) -> Executor:
         began = time.monotonic()
-        left = None if limits.cases is None else limits.cases - self.totals.cases
+        most = None if limits.cases is None else limits.cases - self.totals.cases
         done: list[BatchResult] = []
-        todo: list[Batch] = []
-        for batch in batches(self.plan, self.totals, left):
+        left: list[Batch] = []
+        for batch in batches(self.plan, self.totals, most):
             kept = self.folder.kept(batch) if self.folder is not None else None
             if kept is not None:
                 done.append(kept)
             else:
-                todo.append(batch)
-        for batch in self._submit(executor, todo, done):  # one may have taken the others with it: each by itself
+                left.append(batch)
+        for batch in self._submit(executor, left, done):  # one may have taken the others with it: each by itself
             executor = self._alone(executor, batch, done)
         added = merge(self.totals, done)
         self.totals.seconds += time.monotonic() - began
@@ -84,11 +84,11 @@ class Campaign:
         self._tell(self.totals, 0)
         return executor
 
-    def _submit(self, executor: Executor, todo: list[Batch], done: list[BatchResult]) -> list[Batch]:
+    def _submit(self, executor: Executor, left: list[Batch], done: list[BatchResult]) -> list[Batch]:
         """Run batches; the answer is those that were lost with their worker."""
         futures: dict[Future[BatchResult], Batch] = {}
         lost: list[Batch] = []
-        for batch in todo:
+        for batch in left:
             try:
                 futures[executor.submit(run_batch, batch)] = batch
             except BrokenExecutor:

@@ -13,9 +13,12 @@ from emu.journey.journey import Journey
 from emu.kexec.jump_page import JumpPage
 from emu.machine.cpu import GPR_NAMES
 from emu.units import PAGE_SIZE
+from emu.x86.segments import Segment
 
 LIMIT = 30_000
 """Ticks that a case may take; a whole short movement takes two thirds of it."""
+WILD_INSTRUCTIONS = 1500
+"""Instructions of a case whose entry no contract covers: a whole movement, and as many again."""
 _BACK_BY_CALL = 1
 _ARGUMENTS_64 = frozenset({"rdi", "rsi", "rdx", "rcx", "rsp"})
 _NEEDED_AT_LAST_LOOK = frozenset({"rbx", "rbp", "rsp"})
@@ -33,12 +36,12 @@ def undefined_registers(window: Window, noise: bytes) -> dict[str, int]:
 
 
 def quick_registers(window: Window) -> dict[str, int]:
-    """The registers that :func:`emu.journey.registers.after_call` looks at."""
+    """The registers that :mod:`emu.journey.registers` looks at where a movement ends."""
     engine, cpu = window.stage.machine.engine, window.stage.machine.cpu
     state = {name: engine.gpr(index) for index, name in enumerate(GPR_NAMES)}
     state |= {"rflags": engine.rflags, "efer": engine.efer, "cr0": engine.cr(0), "cr3": cpu.cr3, "cr4": engine.cr(4)}
     table = cpu.gdtr
-    return state | {"gdtr.base": table.base, "gdtr.limit": table.limit}
+    return state | {"gdtr.base": table.base, "gdtr.limit": table.limit, "cs.flags": engine.segment(Segment.CS).flags}
 
 
 class Trip:
@@ -182,7 +185,7 @@ class Trip:
             gdt = self.window.loaded.restores_gdt
             wrong = registers.after_call(self._arch, self.window.called, state, gdt=gdt)
             return "; ".join(f"{one.register}, {one.actual:#x} not {one.expected:#x}" for one in wrong)
-        sentences = registers.entry_state(self._arch, machine.cpu.registers())
+        sentences = registers.entry_state(self._arch, quick_registers(self.window))
         swap = int(self.window.loaded.image.swap_page or 0)
         word = self._arch.word
         sp = machine.cpu.rsp

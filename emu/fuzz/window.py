@@ -24,11 +24,12 @@ from emu.machine.owners import Owner
 from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
 
 _STAGE_LIMIT = 600_000_000
+_MOVEMENT_LIMIT = 1_000_000
 _FEW = 4
+"""Pairs that are kept where none of them belongs to B's image, or nothing needs more."""
 _HANDLER_STACK = 1024
 _LAST_STEPS = 0x100
 """Bytes of B's code behind its last look at the page, to where it has left."""
-"""Pairs that are kept where none of them belongs to B's image."""
 SUSPEND, RETURN = "suspend", "return"
 REFUSALS = ("bad_jump_page", "bad_entries")
 """Where B goes when it does not go back: esi holds the text that says why."""
@@ -94,12 +95,65 @@ def _move(journey: Journey, route: Route, pairs: Sequence[Pair]) -> None:
                 ram.write(source, here)
 
 
-def open_window(scene: Scene, name: str) -> Window:
-    """Bring the scene's journey to transition ``name`` and cut its list down; raises FuzzError."""
-    return _at_suspend(scene) if name == SUSPEND else _at_return(scene)
+def open_window(scene: Scene, name: str, *, still: bool = False) -> Window:
+    """Bring the scene's journey to transition ``name`` and cut its list down; raises FuzzError.
+
+    ``still``: few pages are left on the list, and none in which code of the journey's runs: code that never moves is
+    translated once and not in every case.
+    """
+    return _at_suspend(scene, still=still) if name == SUSPEND else _at_return(scene, still=still)
 
 
-def _at_suspend(scene: Scene) -> Window:
+def _reaches(journey: Journey, linear: int) -> set[int] | None:
+    """The page frames of all code that runs from here to ``linear``; None if it does not get there."""
+    machine = journey.machine
+    state = machine.snapshot()
+    machine.engine.flush_code()
+    machine.break_at(linear)
+    arrived = machine.run(_MOVEMENT_LIMIT) == ev.Breakpoint(linear)
+    machine.clear_break(linear)
+    found = machine.code.pfns()
+    machine.restore(state)
+    return found if arrived else None
+
+
+def _in_use(journey: Journey) -> set[int]:
+    """The page frames that whoever runs here stands on: stack, descriptor tables, and the page tables on the way."""
+    cpu = journey.machine.cpu
+    found = set()
+    for linear in (cpu.pc, cpu.rsp, cpu.gdtr.base, cpu.idtr.base):
+        walked = cpu.walk(linear & (1 << 8 * journey.scene.arch.word) - 1)
+        found |= {step.address >> PAGE_SHIFT for step in walked.steps}
+        found |= set() if walked.physical is None else {walked.physical >> PAGE_SHIFT}
+    return found
+
+
+def _clear_of(pairs: Sequence[Pair], pfns: set[int]) -> list[Pair]:
+    """The pairs that have no page among ``pfns``."""
+    return [pair for pair in pairs if pfns.isdisjoint(page >> PAGE_SHIFT for page in pair)]
+
+
+def _hold_still(journey: Journey, route: Route, kept: list[Pair], until: int) -> list[Pair]:
+    """Take pages off the list that begins here and ends at linear ``until``; the answer is what stays on it.
+
+    Pages of code that runs on the way are left where they are.  On the way to B all of B but the last few pages is
+    moved beforehand, where A does not stand on it; on the way back B stands on most of them.
+    """
+    running = _reaches(journey, until)
+    if running is None:
+        return kept
+    state = journey.machine.snapshot()
+    moving = _clear_of(kept, running)
+    before = _clear_of(moving, _in_use(journey))[:-_FEW] if route.pushes else []
+    _move(journey, route, before)
+    _shorten(journey, route, short := [pair for pair in moving if pair not in before])
+    if short and _reaches(journey, until) is not None:
+        return short
+    journey.machine.restore(state)
+    return kept
+
+
+def _at_suspend(scene: Scene, *, still: bool) -> Window:
     def observe(moment: str, _journey: Journey) -> None:
         if moment == "suspend begins":
             raise _Reached
@@ -111,12 +165,14 @@ def _at_suspend(scene: Scene) -> Window:
         route = movement.leaving(journey)
         kept, _ = _keep(journey, route)
         _shorten(journey, route, kept)
+        if still:
+            kept = _hold_still(journey, route, kept, journey.require_loaded().start)
         loaded = journey.require_loaded()
         return _window(journey, SUSPEND, route, kept, called=journey.machine.cpu.registers(), arrivals=[loaded.start])
     raise _not_reached(scene, journey, "the jump")
 
 
-def _at_return(scene: Scene) -> Window:
+def _at_return(scene: Scene, *, still: bool) -> Window:
     called: dict[str, int] = {}
 
     def observe(moment: str, journey: Journey) -> None:
@@ -127,6 +183,21 @@ def _at_return(scene: Scene) -> Window:
     journey.run(SUSPEND)
     if not called or journey.result.exit_status is not None:
         raise _not_reached(scene, journey, "the save")
+    _to_last_look(scene, journey)
+    route = movement.returning(journey)
+    kept, others = _keep(journey, route)
+    _move(journey, route, others)
+    _shorten(journey, route, kept)
+    after = scene.arch.text_base + journey.kernel_a.symbols["after_jump"]
+    if still:
+        kept = _hold_still(journey, route, kept, after)
+    b = journey.kernel_b
+    refusals = [b.symbols[name] for name in REFUSALS if name in b.symbols]
+    return _window(journey, RETURN, route, kept, called=called, arrivals=[after, *refusals])
+
+
+def _to_last_look(scene: Scene, journey: Journey) -> None:
+    """Let B run until it looks at the jump page for the last time."""
     machine, b = journey.machine, journey.kernel_b
     if "last_look" not in b.symbols:
         raise FuzzError("has no symbol last_look, where it checks the jump page before it jumps", where=b.name)
@@ -138,13 +209,6 @@ def _at_return(scene: Scene) -> Window:
     machine.clear_break(look)
     if outcome != ev.Breakpoint(look):
         raise _not_reached(scene, journey, "the jump back")
-    route = movement.returning(journey)
-    kept, others = _keep(journey, route)
-    _move(journey, route, others)
-    _shorten(journey, route, kept)
-    after = scene.arch.text_base + journey.kernel_a.symbols["after_jump"]
-    refusals = [b.symbols[name] for name in REFUSALS if name in b.symbols]
-    return _window(journey, RETURN, route, kept, called=called, arrivals=[after, *refusals])
 
 
 def _programs(journey: Journey) -> list[tuple[Image, int]]:

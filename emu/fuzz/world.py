@@ -19,6 +19,7 @@ class TripWorld:
 
     spec: Sequence[Field]
     rows: Sequence[str]
+    still = True
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -30,7 +31,7 @@ class TripWorld:
     def trip(self, name: str) -> Trip:
         """The window at transition ``name``; it is the one that the case at hand runs on."""
         if name not in self._trips:
-            self._trips[name] = Trip(open_window(self.scene, name))
+            self._trips[name] = Trip(open_window(self.scene, name, still=self.still))
             self._trips[name].stage.begin_batch(self._covered)
         self._last = self._trips[name]
         return self._last

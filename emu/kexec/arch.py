@@ -42,12 +42,7 @@ class Arch(StrEnum):
 
     @property
     def _traits(self) -> _Traits:
-        return {
-            Arch.I386: _I386,
-            Arch.I386_PAE: _I386._replace(levels=3),
-            Arch.X86_64: _X86_64,
-            Arch.X86_64_LA57: _X86_64._replace(levels=5),
-        }[self]
+        return _TRAITS[self]
 
     @property
     def word(self) -> int:
@@ -101,3 +96,11 @@ class Arch(StrEnum):
     def mode(self, transfer: Transfer) -> int:
         """The ``mode`` field of a jump page made on this architecture."""
         return transfer | (MODE_PAE if self.is_pae else 0) | (MODE_LA57 if self.is_la57 else 0)
+
+
+_TRAITS = {
+    Arch.I386: _I386,
+    Arch.I386_PAE: _I386._replace(levels=3),
+    Arch.X86_64: _X86_64,
+    Arch.X86_64_LA57: _X86_64._replace(levels=5),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from emu.assembler.lengths import lengths, memory_operands
 from emu.machine.cpu import Cpu
@@ -31,6 +32,33 @@ def _is_call(code: bytes) -> bool:
     if opcode[:1] == b"\xff":
         return len(opcode) > 1 and opcode[1] >> 3 & 7 in (2, 3)
     return opcode[:1] in (b"\xe8", b"\x9a")
+
+
+@lru_cache(maxsize=16384)
+def _decoded(code: bytes, size: int, bits: int) -> tuple[tuple[int, Sensitive | None, bool], ...]:
+    """The instructions that begin in the first ``size`` bytes of ``code``.
+
+    As (offset, what it is if it is sensitive, whether it may be a near indirect branch of 64-bit code).
+    """
+    found = []
+    at = 0
+    for length in lengths(code, bits):
+        if at >= size:
+            break
+        one = code[at : at + length]
+        quiet = code[at] in _QUIET
+        indirect = not quiet and bits == 64 and one.lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT
+        found.append((at, None if quiet else recognise(one, bits), indirect))
+        at += length
+    return tuple(found)
+
+
+@lru_cache(maxsize=16384)
+def _stores(code: bytes, bits: int) -> bool:
+    """Whether the first instruction of ``code`` stores to memory and does not end a block."""
+    if recognise(code, bits) is not None or _is_call(code):
+        return False
+    return any(kind == "write" for _, _, kind in memory_operands(code, bits, lambda _index: 0, 0))
 
 
 @dataclass(slots=True)
@@ -83,14 +111,11 @@ class CodeMap:
         pfn = self._fetched(linear, first)
         if first < size:
             self._fetched(linear + first, size - first)
-        at, bits = 0, self._cpu.bits
+        bits = self._cpu.bits
         self._block.clear()
-        for length in lengths(code, bits):
-            if at >= size:
-                break
+        for at, insn, indirect in _decoded(code, size, bits):
             address = linear + at
-            insn = None if code[at] in _QUIET else recognise(code[at : at + length], bits)
-            if bits == 64 and code[at] not in _QUIET and self._is_indirect(code[at : at + length]):
+            if indirect:
                 self.indirect.add(address)
             if insn is not None:
                 self._learn(address, bits, pfn, insn)
@@ -100,12 +125,7 @@ class CodeMap:
             elif address in self._known:
                 self._unsure.add(address)
                 self._engine.moves.forget(address)
-            at += length
         return bool(self._found)
-
-    @staticmethod
-    def _is_indirect(code: bytes) -> bool:
-        return code.lstrip(_BRANCH_PREFIXES)[:1] in _INDIRECT
 
     def _learn(self, address: int, bits: int, pfn: int, insn: Sensitive) -> None:
         """Every block that can run was scanned: an address with one meaning in all of them needs no second look."""
@@ -120,7 +140,7 @@ class CodeMap:
         self._by_page[pfn].known[address] = address & PAGE_MASK
 
     def _fetched(self, linear: int, size: int) -> int:
-        physical = self._cpu.walk(linear).physical
+        physical = self._cpu.seen(linear)
         if physical is None:
             self._by_page.setdefault(-1, _Page())
             return -1
@@ -164,11 +184,7 @@ class CodeMap:
 
     def stores(self, linear: int) -> bool:
         """True if the instruction at ``linear`` stores to memory and does not end a block (calls, repeated strings)."""
-        code = self._cpu.peek(linear, _LONGEST) or b""
-        if recognise(code, self._cpu.bits) is not None or _is_call(code):
-            return False
-        operands = memory_operands(code, self._cpu.bits, lambda _index: 0, linear)
-        return any(kind == "write" for _, _, kind in operands)
+        return _stores(self._cpu.peek(linear, _LONGEST) or b"", self._cpu.bits)
 
     def forget(self) -> None:
         """The mapping changed: what was decoded by linear address is void."""
@@ -183,6 +199,10 @@ class CodeMap:
         self._known.clear()
         self._unsure.clear()
         self._decoded.clear()
+
+    def pfns(self) -> set[int]:
+        """The page frames that code was translated from since all of it was dropped last."""
+        return {pfn for pfn in self._by_page if pfn >= 0}
 
     def runs(self, pfn: int) -> Sequence[tuple[int, int]]:
         """The translated bytes of a page frame: runs of offsets (first, behind the last)."""

@@ -7,7 +7,7 @@ descriptors, TSS): supervisor rights, Accessed and Dirty bits set as hardware se
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emu.machine.cpustate import CS
@@ -18,7 +18,7 @@ from emu.x86.bits import PHYS_MASK, Cr0, Cr4
 from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
-from emu.x86.paging import Access, PageFault, PagingMode, PagingState, Walk, mode_of, walk
+from emu.x86.paging import Access, PageFault, PagingMode, PagingState, Walk, mode_of, reach, walk
 from emu.x86.segments import SegmentCache, SystemType, TableRegister
 
 PDPT_PAGE = 0xFEFFF000
@@ -30,6 +30,7 @@ paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :
 
 _LARGE_MASK = (1 << 21) - 1
 _MOST_PAGES = 2048  # that translations are remembered for: no more than a processor's own, and soon forgotten
+_MOST_MODES = 1024
 _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
@@ -77,6 +78,7 @@ class Cpu:
         self._small: dict[tuple[int, Access], int] = {}
         self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
         self._plain: dict[tuple[int, bool, bool], tuple[int, int]] = {}
+        self._modes: dict[tuple[int, ...], str] = {}
 
     # ---- mode --------------------------------------------------------------------------------------------------
 
@@ -133,7 +135,14 @@ class Cpu:
 
     def mode(self) -> str:
         """Short name of the processor mode, for people."""
-        return cpu_mode(self.control()).label
+        engine = self.engine
+        key = engine.cr(0), engine.cr(4), engine.efer, *engine.mode_key()
+        label = self._modes.get(key)
+        if label is None:
+            if len(self._modes) > _MOST_MODES:
+                self._modes.clear()
+            label = self._modes[key] = cpu_mode(self.control()).label
+        return label
 
     def settle_pdptes(self) -> None:
         """After a change of CR0, CR3, CR4 or EFER: latch the PDPTEs under PAE paging, or stop using the latch."""
@@ -168,9 +177,18 @@ class Cpu:
         """The page walk for ``linear`` with every step, whether it succeeds or faults."""
         return walk(self.ram.read_int, self.paging(), linear, access)
 
+    def seen(self, linear: int) -> int | None:
+        """Where a read of ``linear`` by the supervisor leads, with no trace in the page tables; None: to a fault."""
+        found = reach(self.ram.read_int, self.paging(), linear)
+        return None if found is None else found[0]
+
     def translate(self, linear: int, access: Access = READ) -> int:
         """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
-        return self._checked(linear, access).physical or 0
+        found = reach(self.ram.read_int, self.paging(), linear, access)
+        if found is None:
+            return self._checked(linear, access).physical or 0
+        self._mark(found[1], write=access.write)
+        return found[0]
 
     def _checked(self, linear: int, access: Access) -> Walk:
         result = self.walk(linear, access)
@@ -178,7 +196,8 @@ class Cpu:
             raise GuestFault(Vector.PF, result.fault.error_code, linear)
         if result.physical is None:
             raise GuestFault(Vector.GP, 0)
-        self._mark(result, write=access.write)
+        steps = [(-1 if step.latched else step.address, step.value) for step in result.steps]
+        self._mark(steps, write=access.write)
         return result
 
     def translate_cached(self, linear: int, access: Access) -> int:
@@ -229,7 +248,7 @@ class Cpu:
         if not self.cr0 >> 31:
             return linear & 0xFFFFFFFF
         page = self._small.get((linear & ~PAGE_MASK, access))
-        return self.walk(linear).physical if page is None else page + (linear & PAGE_MASK)
+        return self.seen(linear) if page is None else page + (linear & PAGE_MASK)
 
     def _beside(self, linear: int, access: Access) -> int | None:
         """The page by its last-level entry alone, where a page of the same table was walked with this access before."""
@@ -279,16 +298,14 @@ class Cpu:
         self._leaves.clear()
         self._plain.clear()
 
-    def _mark(self, result: Walk, *, write: bool) -> None:
-        for index, step in enumerate(result.steps):
-            if self._pdptes is not None and index == 0:
-                continue  # a latched PDPTE has no Accessed bit
-            leaf = index == len(result.steps) - 1
-            wanted = 0x20 | (0x40 if write and leaf else 0)
-            if step.value & wanted != wanted:
-                bank = self.ram.bank_at(step.address)
+    def _mark(self, steps: Sequence[tuple[int, int]], *, write: bool) -> None:
+        """Set Accessed (and Dirty) bits in entries (address, value); a latched PDPTE, at -1, has none."""
+        for index, (address, value) in enumerate(steps):
+            wanted = 0x60 if write and index == len(steps) - 1 else 0x20
+            if address >= 0 and value & wanted != wanted:
+                bank = self.ram.bank_at(address)
                 if bank is not None:
-                    bank.view[step.address - bank.start] |= wanted
+                    bank.view[address - bank.start] |= wanted
 
     def _own(self, linear: int, access: Access) -> int:
         return self.translate_cached(linear, access) if self.caching else self.translate(linear, access)
@@ -317,12 +334,12 @@ class Cpu:
         parts: list[bytes] = []
         while size > 0:
             step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
-            result = self.walk(linear)
-            if result.physical is None and self.cr4 & Cr4.SMAP:
-                result = self.walk(linear, _AS_USER)
-            if result.physical is None:
+            physical = self.seen(linear)
+            if physical is None and self.cr4 & Cr4.SMAP:
+                physical = self.walk(linear, _AS_USER).physical
+            if physical is None:
                 return b"".join(parts) or None
-            parts.append(self.ram.read(result.physical, step))
+            parts.append(self.ram.read(physical, step))
             linear, size = linear + step, size - step
         return b"".join(parts)
 

@@ -34,34 +34,52 @@ class _Branch:
     stack: int
 
 
-def _branch(cpu: Cpu, address: int) -> _Branch | None:
+class _Sight:
+    """Linear memory as it is at one instant: each page is looked up once."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._cpu = cpu
+        self._pages: dict[int, int | None] = {}
+
+    def peek(self, linear: int, size: int) -> bytes:
+        """Like :meth:`Cpu.peek`."""
+        page, offset = linear & ~PAGE_MASK, linear & PAGE_MASK
+        if offset + size > PAGE_SIZE:
+            return self._cpu.peek(linear, size) or b""
+        if page not in self._pages:
+            self._pages[page] = self._cpu.seen(page)
+        physical = self._pages[page]
+        return b"" if physical is None else self._cpu.ram.read(physical + offset, size)
+
+    def word(self, linear: int) -> int | None:
+        """A quadword on a stack."""
+        raw = self.peek(linear & U64, 8)
+        return int.from_bytes(raw, "little") if len(raw) == 8 else None
+
+
+def _branch(cpu: Cpu, sight: _Sight, address: int) -> _Branch | None:
     """The near indirect branch at ``address``, if it is one that would have led to where RIP is now."""
-    code = cpu.peek(address, 15) or b""
+    code = sight.peek(address, 15)
     size = next(iter(lengths(code, 64)), 0)
     at = next((index for index, byte in enumerate(code[:size]) if byte not in _PREFIXES), 0)
     opcode, modrm = code[at : at + 1], code[at + 1] >> 3 & 7 if size > at + 1 else 0
     if opcode in (b"\xc2", b"\xc3"):
         taken = 8 + (int.from_bytes(code[at + 1 : at + 3], "little") if opcode == b"\xc2" else 0)
-        return _Branch(address, -taken) if _word(cpu, cpu.rsp - taken) == cpu.rip else None
+        return _Branch(address, -taken) if sight.word(cpu.rsp - taken) == cpu.rip else None
     if opcode == b"\xff" and modrm == 2:
-        return _Branch(address, 8) if _word(cpu, cpu.rsp) == address + size else None
-    if opcode == b"\xff" and modrm == 4 and _target(cpu, code[:size], at + 1, address) == cpu.rip:
+        return _Branch(address, 8) if sight.word(cpu.rsp) == address + size else None
+    if opcode == b"\xff" and modrm == 4 and _target(cpu, sight, code[:size], at + 1, address) == cpu.rip:
         return _Branch(address, 0)
     return None
 
 
-def _word(cpu: Cpu, linear: int) -> int | None:
-    raw = cpu.peek(linear & U64, 8)
-    return int.from_bytes(raw, "little") if raw is not None and len(raw) == 8 else None
-
-
-def _target(cpu: Cpu, code: bytes, at: int, address: int) -> int | None:
+def _target(cpu: Cpu, sight: _Sight, code: bytes, at: int, address: int) -> int | None:
     """Where JMP r/m with its ModRM byte at ``at`` goes; segment overrides are left out."""
     if code[at] >> 6 == 3:
         extended = at > 1 and code[at - 2] & 0xF1 == 0x41
         return cpu.engine.gpr(code[at] & 7 | (8 if extended else 0))
     place = next(memory_operands(code, 64, cpu.engine.gpr, address), None)
-    return None if place is None else _word(cpu, place[0])
+    return None if place is None else sight.word(place[0])
 
 
 class Faults:
@@ -70,6 +88,7 @@ class Faults:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.waiting: EngineStop | None = None
+        self._led: tuple[EngineStop, _Branch | None] | None = None
 
     # ---- look-ahead ------------------------------------------------------------------------------------------------
 
@@ -110,7 +129,7 @@ class Faults:
         cpu = self._machine.cpu
         if stop.vector == Vector.PF and 0 <= stop.cr2 - cpu.pc <= PAGE_SIZE:
             return self._at_fetch_of(stop.cr2)
-        return stop.vector == Vector.GP and not self._canonical() and self._branch_here() is None
+        return stop.vector == Vector.GP and not self._canonical() and self._branch_of(stop) is None
 
     def fault(self, stop: EngineStop) -> None:
         """Deliver the exception or software interrupt that the engine stopped for."""
@@ -136,17 +155,25 @@ class Faults:
         cpu = self._machine.cpu
         return cpu.bits != 64 or is_canonical(cpu.rip, cpu.paging().mode)
 
+    def _branch_of(self, stop: EngineStop) -> _Branch | None:
+        """The branch behind ``stop``, looked for once: nothing has changed until its exception is delivered."""
+        if self._led is None or self._led[0] is not stop:
+            self._led = stop, self._branch_here()
+        return self._led[1]
+
     def _branch_here(self) -> _Branch | None:
         """The one near branch that can have led to RIP; None where several could."""
-        machine = self._machine
-        found = [branch for address in machine.code.indirect if (branch := _branch(machine.cpu, address)) is not None]
+        cpu = self._machine.cpu
+        sight = _Sight(cpu)
+        led = (_branch(cpu, sight, address) for address in self._machine.code.indirect)
+        found = [branch for branch in led if branch is not None]
         return found[0] if len(found) == 1 else None
 
     def _undo_branch(self, stop: EngineStop) -> str:
         """The processor raises #GP at the branch, its stack pointer unchanged; the engine does so at the target."""
         if stop.vector != Vector.GP or self._canonical():
             return ""
-        branch = self._branch_here()
+        branch = self._branch_of(stop)
         if branch is None:
             return ""
         cpu = self._machine.cpu

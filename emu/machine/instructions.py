@@ -305,15 +305,24 @@ class Instructions:
         """The engine executes IN."""
         machine = self._machine
         value = machine.board.bus.read(port, size)
-        machine.emit(ev.PortAccess(*machine.here(), port, size, value, write=False))
+        machine.emit(ev.PortAccess(*self._at_port(), port, size, value, write=False))
+        if machine.passing.io_at is not None:
+            machine.passing.accessed()
         return value
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """The engine executes OUT."""
         machine = self._machine
         value &= (1 << 8 * size) - 1
-        machine.emit(ev.PortAccess(*machine.here(), port, size, value, write=True))
+        machine.emit(ev.PortAccess(*self._at_port(), port, size, value, write=True))
         machine.board.bus.write(port, size, value)
+        if machine.passing.io_at is not None:
+            machine.passing.accessed()
+
+    def _at_port(self) -> tuple[ev.Position, int, int]:
+        """:meth:`Machine.here`, also where the engine was let run the instruction with others."""
+        machine, pc = self._machine, self._machine.passing.io_at
+        return machine.here() if pc is None else (machine.count.position(pc), machine.count.ticks, pc)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 

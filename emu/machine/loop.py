@@ -50,6 +50,7 @@ class Loop:
         self._resumed_at = (-1, -1)
         self._stop_insn: Sensitive | None = None
         self.undo: list[tuple[int, bytes]] = []
+        self.runs_until = 0
         self.pause_at: int | None = None
         self.on_pause: Callable[[], None] = lambda: None
         self.patience = LONGEST_WAIT
@@ -152,6 +153,8 @@ class Loop:
         self._meter.tick_budget = budget if tick_budget is None else tick_budget
         budget = min(budget, self._meter.tick_budget)
         self._meter.run_start, self._meter.run_budget, self._meter.uncharged = self._count.ticks, budget, 0
+        self._passing.told = 0
+        self.runs_until = self._count.ticks + self._meter.tick_budget
         self._meter.enabled = not (
             self._machine.plain_strings or self._hazards.watching or self._machine.watches.any or self._breaks.looks
         )
@@ -170,6 +173,7 @@ class Loop:
     def sync_time(self) -> None:
         """Inside an engine callback: bring ``count`` up to the instruction at hand."""
         done = self._meter.run_start + min(self._engine.ticks_in_run(), self._meter.run_budget) + self._meter.uncharged
+        done = max(done, self._passing.told)
         if done > self._count.ticks:
             self._count.pass_time(done - self._count.ticks)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from emu.machine import events as ev
 from emu.machine.cpustate import RAX, RCX, RDX
 from emu.x86 import control as rules
-from emu.x86.bits import U64, Cr0, Efer, Msr
+from emu.x86.bits import U64, Cr0, Dr7, Efer, Msr
 from emu.x86.control import ControlState
 from emu.x86.paging import PagingMode, mode_of
 from emu.x86.sensitive import Kind, Sensitive
@@ -26,6 +26,7 @@ _PLAIN_MSRS = frozenset(
     {Msr.EFER, Msr.STAR, Msr.LSTAR, Msr.CSTAR, Msr.FMASK, Msr.FS_BASE, Msr.GS_BASE, Msr.KERNEL_GS_BASE, Msr.PAT}
 )
 """MSRs that the engine keeps as the processor does."""
+_STRING_IO = frozenset({0x6C, 0x6D, 0x6E, 0x6F})
 _MOST_REMEMBERED = 4096
 _NO_FLUSH = 1 << 63
 
@@ -50,7 +51,11 @@ class _Pending(NamedTuple):
 
 
 class Passing:
-    """Decides in the callback before an instruction whether the engine may run it, for one fast machine."""
+    """Decides in the callback before an instruction whether the engine may run it, for one fast machine.
+
+    ``io_at`` is the linear address of the port access that the engine runs now.  ``told`` is the tick behind the last
+    control write that was told of in this run: what happens after it, as the next fetch does, happens no earlier.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -59,11 +64,16 @@ class Passing:
         self._handlers = {
             Kind.CR_READ: self._cr_read,
             Kind.CR_WRITE: self._cr_write,
+            Kind.DR_WRITE: self._dr_write,
             Kind.RDMSR: self._rdmsr,
             Kind.WRMSR: self._wrmsr,
             Kind.LGDT: self._load_table,
             Kind.LIDT: self._load_table,
+            Kind.IN: self._io,
+            Kind.OUT: self._io,
         }
+        self.io_at: int | None = None
+        self.told = 0
 
     def lets(self, insn: Sensitive, address: int) -> bool:
         """True: the engine goes on with ``insn`` at linear ``address``."""
@@ -100,11 +110,21 @@ class Passing:
         machine.cpu.forget_translations()
         machine.code.forget()
         here = self._behind(insn, address)
+        self.told = here[1]
         machine.hazards.serialised_at(here[0], here[1], address)
         if old != write.new:
             machine.emit(ev.ControlWrite(*here, f"cr{number}", old, write.new))
             if write.mode != write.mode_before:
                 machine.emit(ev.ModeChange(*here, write.mode_before, write.mode))
+        return True
+
+    def _dr_write(self, insn: Sensitive, address: int) -> bool:
+        """DR7 is cleared: nobody refuses that, but at CPL 3 and where DR7.GD is set."""
+        engine = self._machine.engine
+        if insn.register != 7 or engine.cpl or engine.dr(7) & Dr7.GD or engine.gpr(insn.general):
+            return False
+        here = self._behind(insn, address)
+        self._machine.hazards.serialised_at(here[0], here[1], address)
         return True
 
     def _judged(self, number: int, new: int) -> _Write | None:
@@ -159,6 +179,28 @@ class Passing:
         if old != new:
             machine.emit(ev.ControlWrite(*here, Msr(number).name.lower(), old, new))
         return True
+
+    # ---- ports -------------------------------------------------------------------------------------------------
+
+    def _io(self, insn: Sensitive, address: int) -> bool:
+        """Nobody is asked at CPL 0; where a string goes through a port, each iteration is an access."""
+        machine = self._machine
+        if insn.opcode in _STRING_IO or machine.engine.cpl:
+            return False
+        machine.sync_time()
+        machine.clock.now = machine.count.ticks
+        self.io_at = address
+        return True
+
+    def accessed(self) -> None:
+        """An access to a port that was let pass is done: the run ends behind it where there is something to look at."""
+        machine = self._machine
+        self.io_at = None
+        loop, board = machine.loop, machine.board
+        due = board.bus.next_deadline()
+        early = due is not None and due < loop.runs_until
+        if early or loop.outcome is not None or board.pic.pending_vector() is not None:
+            machine.engine.end_behind()
 
     # ---- descriptor tables -------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from emu.x86.paging import (
     is_canonical,
     mappings,
     merge,
+    reach,
     translate,
     walk,
 )
@@ -225,6 +226,19 @@ def test_the_random_tables_meet_every_outcome_in_every_mode() -> None:
     assert met[PagingMode.PAE] == faults | {("ok", 1 << 12), ("ok", 1 << 21)}
     assert met[PagingMode.FOUR_LEVEL] == faults | {("ok", 1 << 12), ("ok", 1 << 21), ("ok", 1 << 30)}
     assert met[PagingMode.FIVE_LEVEL] == faults | {("ok", 1 << 12), ("ok", 1 << 21), ("ok", 1 << 30)}
+
+
+@given(seed=st.integers(0, 2**32), state=states(), linears=st.lists(LINEARS, min_size=12, max_size=12), access=ACCESSES)
+def test_reach_finds_what_walk_finds_for_the_supervisor(
+    seed: int, state: PagingState, linears: list[int], access: Access
+) -> None:
+    memory = tables_for(seed, state)
+    for linear in linears:
+        done, found = walk(memory.read, state, linear, access), reach(memory.read, state, linear, access)
+        if found is not None:
+            assert found == (done.physical, [(step.address, step.value) for step in done.steps])
+        elif done.state.mode is not PagingMode.NONE and not access.user and not access.execute:
+            assert done.physical is None
 
 
 @given(seed=st.integers(0, 2**32), state=states(), linear=LINEARS)

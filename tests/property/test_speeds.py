@@ -12,6 +12,7 @@ CR0 = (0x80000011, 0x80010011, 0x80050033, 0x11, 0x10, 0x80000001, 0x80000013, 0
 CR4 = (0, 0x20, 0xA0, 0x620, 0x6A0, 0x30, 0x10, 0x1020, 0x20020, 0x200020, 0x2020, 0x100020, 0x8000020)
 EFER = (0, 0x100, 0x500, 0x501, 0xD01, 0x901, 1, 0x10000)
 NUMBERS = (0xC0000080, 0xC0000100, 0xC0000101, 0xC0000081, 0xC0000082, 0x277, 0x10, 0x1B, 0x174, 0xFE, 0x3)
+PORTS = (0x20, 0x21, 0x3F8, 0x3F9, 0x3FD, 0x80, 0xE9, 0xF4, 0x71, 0x1234)
 ADDRESSES = (DATA, DATA + 0x1FF8, 0xA0000, 0xF0000, 0x5000000, 0x1000)
 
 
@@ -30,6 +31,8 @@ def steps(draw: st.DrawFn) -> str:
     address = draw(st.sampled_from(ADDRESSES))
     msr = draw(st.sampled_from(NUMBERS))
     efer = draw(st.sampled_from(EFER))
+    port, byte = draw(st.sampled_from(PORTS)), draw(st.sampled_from((0, 1, 3, 0x0A, 0x11, 0x34, 0x41, 0xFF)))
+    bits = draw(st.sampled_from((0, 0, 0x400, 0x2000)))
     return draw(
         st.sampled_from(
             (
@@ -44,6 +47,10 @@ def steps(draw: st.DrawFn) -> str:
                 "PUSHF\nPOPF",
                 f"movl ${DATA:#x}, %esi\nmovl ${address:#x}, %edi\nmovl $40, %ecx\ncld\nrep movsl",
                 "cpuid",
+                f"movl ${port:#x}, %edx\nmovl ${byte:#x}, %eax\noutb %al, %dx\nnop",
+                f"movl ${port:#x}, %edx\ninb %dx, %al\nnop",
+                f"movl ${byte:#x}, %eax\noutb %al, $0x43\noutb %al, $0x40\noutb %al, $0x40\nnop\nnop",
+                f"movl ${bits:#x}, %eax\nDR7\nnop",
             )
         )
     )
@@ -60,6 +67,8 @@ def text_of(parts: list[str], mode: str) -> str:
             lines.append(f"mov {a}, %cr{line[5:]}")
         elif line.startswith("READ"):
             lines.append(f"mov %cr{line[4:]}, {a}")
+        elif line == "DR7":
+            lines.append(f"mov {a}, %dr7")
         elif line.startswith("XOR"):
             lines.append(f"xorl ${line[3:]}, %eax")
         elif line[:4] in ("LGDT", "LIDT"):

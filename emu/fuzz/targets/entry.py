@@ -15,7 +15,7 @@ from emu.fuzz.fields import Choice, Word, neutral, noise_field
 from emu.fuzz.points import Atlas
 from emu.fuzz.stage import Ended
 from emu.fuzz.target import Target
-from emu.fuzz.trip import LIMIT, Trip
+from emu.fuzz.trip import LIMIT, WILD_INSTRUCTIONS, Trip
 from emu.fuzz.verdict import Result
 from emu.fuzz.window import RETURN, SUSPEND, Window
 from emu.fuzz.world import TripWorld
@@ -92,10 +92,9 @@ class EntryWorld(TripWorld):
         legal = address == self._legal[door] and not planted
         if door == SAVED and (reason := self._refusal(trip, address)):
             return trip.must_refuse(trip.stage.run(LIMIT), self._atlas.name(address), reason)
-        ended = trip.stage.run(LIMIT)
         if legal:
-            return trip.legal(ended, LEGAL, returns=_RETURNS.get(door))
-        return self._at_own_risk(trip, ended, address)
+            return trip.legal(trip.stage.run(LIMIT), LEGAL, returns=_RETURNS.get(door))
+        return self._at_own_risk(trip, trip.stage.run(LIMIT, WILD_INSTRUCTIONS), address)
 
     def _plant(self, trip: Trip, address: int, cookie: str) -> bool:
         """Lay a cookie before ``address``, where that is RAM and not B, who checks it; true if memory changed by it."""

@@ -23,6 +23,8 @@ _TIMER = 0
 class IrqWorld(TripWorld):
     """Interrupts in one scene.  ``at`` counts ticks from the beginning of the window."""
 
+    still = False  # an NMI may need any page of A's or B's
+
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         word = scene.arch.word

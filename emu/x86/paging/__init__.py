@@ -15,7 +15,7 @@ from emu.x86.paging.modes import (
     levels,
     mode_of,
 )
-from emu.x86.paging.walk import Access, NotCanonical, PageFault, Rights, Step, Walk, explain, judge, walk
+from emu.x86.paging.walk import Access, NotCanonical, PageFault, Rights, Step, Walk, explain, judge, reach, walk
 
 __all__ = [
     "Access",
@@ -38,6 +38,7 @@ __all__ = [
     "mappings",
     "merge",
     "mode_of",
+    "reach",
     "translate",
     "walk",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from emu.units import show_phys, show_size
-from emu.x86.bits import U32, U64, Cr0, Cr4, Efer
+from emu.x86.bits import PHYS_MASK, U32, U64, Cr0, Cr4, Efer
 from emu.x86.exceptions import PageFaultBit, Vector
 from emu.x86.paging.modes import (
     Entry,
@@ -138,6 +138,9 @@ class Walk:
 
 
 READ: Final = Access()
+_P, _W, _U = int(Entry.P), int(Entry.W), int(Entry.U)
+_SMAP, _WP = int(Cr4.SMAP), int(Cr0.WP)
+_TABLE = PHYS_MASK & ~0xFFF
 
 
 def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ) -> Walk:
@@ -174,6 +177,46 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
         table = level.table(entry)
     msg = "the last level always maps a page"
     raise AssertionError(msg)
+
+
+def reach(
+    read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ
+) -> tuple[int, list[tuple[int, int]]] | None:
+    """What :func:`walk` finds for a read or write by the supervisor, with nothing said about how.
+
+    The physical address, and (address, value) of each entry on the way, latched ones with the address -1.  None where
+    the access faults, or is of another kind: :func:`walk` tells more.
+    """
+    mode, table, formats = plan_of(state)
+    long = mode is PagingMode.FOUR_LEVEL or mode is PagingMode.FIVE_LEVEL
+    linear &= U64 if long else U32
+    if mode is PagingMode.NONE:
+        return linear, []
+    if access.user or access.execute or (long and not is_canonical(linear, mode)):
+        return None
+    steps: list[tuple[int, int]] = []
+    user = writable = True
+    for level in formats:
+        index = linear >> level.shift & level.index_mask
+        at = table + index * level.entry_size
+        if state.pdptes is not None and not level.has_rights:
+            at, entry = -1, state.pdptes[index]
+        else:
+            entry = read_entry(at, level.entry_size)
+        steps.append((at, entry))
+        leaf = level.leaf_if is not None and entry & level.leaf_if == level.leaf_if
+        if not entry & _P or entry & (level.leaf_reserved if leaf else level.reserved):
+            return None
+        if level.has_rights:
+            user, writable = user and bool(entry & _U), writable and bool(entry & _W)
+        if leaf:
+            if user and state.cr4 & _SMAP and (access.implicit or not state.ac):
+                return None
+            if access.write and not writable and state.cr0 & _WP:
+                return None
+            return level.page(entry) | (linear & (1 << level.shift) - 1), steps
+        table = entry & _TABLE
+    return None
 
 
 def judge(state: PagingState, rights: Rights, access: Access) -> PageFault | None:
