@@ -4,14 +4,15 @@ A :class:`Binding` is one Unicorn instance with calls and callbacks that say not
 in :mod:`emu.machine.engine`.  The private state (``CPUX86State`` and two fields of ``uc_struct``) is reached at
 offsets that hold for the pinned release, which :mod:`emu.machine.calibration` compares with known values.
 
-Counting: ``uc_emu_start`` always gets ``count > 0``, because blocks that were translated without a count are
-never counted afterwards.  The private ``emu_counter`` then holds the exact position of any stop.
+Counting: ``uc_emu_start`` gets ``count > 0`` always, because blocks that were translated without a count are never
+counted afterwards, or never, while :mod:`emu.machine.blocks` counts.  In the first case the private ``emu_counter``
+holds the exact position of any stop.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from unicorn import UC_ARCH_X86, UC_MODE_64, Uc, UcError, unicorn_const, x86_const
@@ -19,7 +20,7 @@ from unicorn.unicorn_py3 import unicorn as _binding
 
 from emu.errors import EngineError
 from emu.machine.cpustate import MARKERS, CpuState, locate, process_memory
-from emu.x86.bits import DR7_ARMED, DR7_INITIAL
+from emu.x86.bits import DR7_ARMED, DR7_INITIAL, Cr0
 
 _LIB: Final = _binding.uclib
 _LIB.get_page_addr_code_x86_64.restype = ctypes.c_uint64
@@ -28,6 +29,9 @@ BlockPointer = Any  # ctypes has no name for a pointer to the binding's private 
 _CODE_HOOK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 _WRITE_HOOK: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
+_PROTECTED_HOOK: Final = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
 _EDGE_HOOK: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.POINTER(_binding.uc_tb), ctypes.POINTER(_binding.uc_tb), ctypes.c_void_p
@@ -83,6 +87,7 @@ class Binding(CpuState):
         self.on_flushed: Callable[[], None] = lambda: None
         self._env = ctypes.c_void_p(self._address)
         self._code_ranges: list[tuple[int, int, int]] = []
+        self.memory: list[tuple[int, int, int, int]] = []  # the engine's number, bytes, physical and host address
 
     # ---- the private state -------------------------------------------------------------------------------------
 
@@ -151,6 +156,22 @@ class Binding(CpuState):
         _LIB.uc_hook_del(self._handle, ctypes.c_size_t(handle))
         self.set_cr(2, cr2)
 
+    def _unhook_quietly(self, *handles: int) -> None:
+        """:meth:`_unhook` of these and of the engine's own count, with no trace in the guest's page tables.
+
+        The engine looks up the code that a hook was in.  Every translated block has to be dropped afterwards.
+        """
+        count = ctypes.c_size_t.from_address(self._counter_address - 8)
+        cr0 = self.cr(0)
+        self.set_cr(0, cr0 & ~Cr0.PG)
+        for handle in (*handles, count.value):
+            if handle:
+                self._unhook(handle)
+        count.value = 0
+        self.set_cr(0, cr0)
+        if cr0 & Cr0.PG:
+            self.flush_tlb()
+
     def _kept(self, wrapped: object) -> object:
         """C keeps the address of ``wrapped`` only."""
         self._keep.append(wrapped)
@@ -195,8 +216,11 @@ class Binding(CpuState):
         callback: Any = self._kept(_WRITE_HOOK(self._guarded(function, None)))
         return ctypes.cast(callback, ctypes.c_void_p).value or 0
 
-    def _hook_new_blocks(self, function: Callable[[object, BlockPointer, object, object], None]) -> None:
-        self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, self._kept(_EDGE_HOOK(self._guarded(function, None))))
+    def _new_block_callback_of(self, function: Callable[[object, BlockPointer, object, object], None]) -> object:
+        return self._kept(_EDGE_HOOK(self._guarded(function, None)))
+
+    def _hook_new_blocks(self, callback: object) -> int:
+        return self._hook(unicorn_const.UC_HOOK_EDGE_GENERATED, callback)
 
     def _hook_exceptions(
         self, interrupt: Callable[[object, int, object], None], undefined: Callable[[object, object], bool]
@@ -227,6 +251,14 @@ class Binding(CpuState):
         """``function`` as C code may call it: what it raises is raised behind the run."""
         return self._guarded(function, 0)
 
+    def addresses_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Host addresses of functions of the library by name, 0 where it has none of that name."""
+        found = {}
+        for name in names:
+            function = getattr(_LIB, name, None)
+            found[name] = 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
+        return found
+
     def load_cr3(self, value: int) -> None:
         """What MOV to CR3 does, unchecked: translations are dropped."""
         _LIB.cpu_x86_update_cr3_x86_64(ctypes.c_void_p(self._address), ctypes.c_uint64(value))
@@ -242,6 +274,7 @@ class Binding(CpuState):
         self._uc.mem_map_ptr(physical, size, rights if rom else unicorn_const.UC_PROT_ALL, host)
         offset = _LIB.get_page_addr_code_x86_64(self._env, ctypes.c_uint64(physical))
         self._code_ranges.append((physical, physical + size, offset))
+        self.memory.append((offset, size, physical, host))
         self.flush_tlb()
 
     def invalidate_code(self, physical: int, size: int) -> None:
@@ -265,14 +298,12 @@ class Binding(CpuState):
         writer = self._guarded(lambda _uc, offset, length, value, _data: write(physical + offset, length, value), None)
         self._uc.mmio_map(physical, size, reader, None, writer, None)
 
-    def on_rom_write(self, callback: Callable[[int, int, int], None]) -> None:
-        """``callback(physical, size, value)`` hears of stores into ROM, which the engine then drops."""
+    def _protected_callback_of(self, function: Callable[[object, int, int, int, int, object], bool]) -> Any:  # noqa: ANN401 - a C callback
+        return self._kept(_PROTECTED_HOOK(self._guarded(function, answer=True)))
 
-        def dropped(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> bool:
-            callback(address, size, value)
-            return True
-
-        self._uc.hook_add(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._guarded(dropped, answer=True))
+    def _hook_protected(self, routine: int, argument: int, begin: int, end: int) -> None:
+        """Call host code at ``routine`` before a store into ROM, RIP at the instruction; 1 lets the store happen."""
+        self._hook_host(unicorn_const.UC_HOOK_MEM_WRITE_PROT, routine, argument, begin, end)
 
     def flush_code(self) -> None:
         """Drop every translated block (after a host write over executed bytes)."""

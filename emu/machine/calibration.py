@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PAGE = 0x7F000
 _DATA = 0x7D000
 _MAY_HOLD_CODE = 0x400
-_PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00 8807 8a07")
+_PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00 8807 8a07 f4")
 
 Check = tuple[str, object, object]
 """What was looked at, what was seen, what the truth is."""
@@ -36,6 +36,48 @@ def calibrate(engine: Engine) -> None:
                 f"calibration of {what} gave {actual}, not {expected}",
                 hint="install unicorn==2.1.4 for x86-64 Linux",
             )
+
+
+def counts_by_blocks(engine: Engine) -> bool:
+    """Does counting by blocks (:mod:`emu.machine.blocks`) work with this engine?  Before it has memory or paging."""
+    blocks = engine.blocks
+    if not blocks.fits():
+        return False
+    engine.map_scratch(_PAGE, _PROGRAM)
+    engine.map_scratch(_DATA, b"")
+    try:
+        engine.count_by_blocks(on=True)
+        seen = [*_stops(engine), _ends_of_blocks(engine), _spared_checks(engine)]
+    except EngineError:
+        return False
+    finally:
+        engine.count_by_blocks(on=False)
+        engine.unmap_scratch(_DATA)
+        engine.unmap_scratch(_PAGE)
+    return all(actual == expected for _, actual, expected in seen)
+
+
+def _ends_of_blocks(engine: Engine) -> Check:
+    """Three instructions, the first two of which are blocks of their own, with fewer and more than that asked for."""
+    seen = []
+    for count in (1, 2, 3):
+        engine.rip = _PAGE + 8
+        stop = engine.run(count)
+        seen.append((stop.kind, stop.executed, engine.rip - _PAGE, engine.came_back))
+    return "blocks", seen, [(StopKind.COUNT, count, 8 + 2 * count, False) for count in (1, 2, 3)]
+
+
+def _spared_checks(engine: Engine) -> Check:
+    """A store, a load and HLT are translated to less without a check behind each access."""
+    sizes = []
+    for spare in (False, True):
+        engine.blocks.spare_checks(on=spare)
+        engine.flush_code()
+        engine.set_gpr(RDI, _DATA)
+        engine.rip = _PAGE + 12
+        engine.run(10)
+        sizes.append(engine.blocks.host_size)
+    return "checks", sizes[1] < sizes[0], True
 
 
 def _new_blocks(engine: Engine) -> Check:

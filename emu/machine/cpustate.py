@@ -29,6 +29,8 @@ _REGS, _EIP, _EFLAGS, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = (
     400,
     424,
 )
+_FLAGS_FORM: Final = 168  # how the arithmetic flags are kept
+_FLAGS_COMPUTED: Final = 1
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
 _BREAKPOINTS = _DR + 8 * 8
 _EFER_SEARCH_END: Final = 0x5800
@@ -89,6 +91,7 @@ class CpuState:
         self._msrs: dict[int, ctypes.c_uint64 | ctypes.c_uint32] = {}
         self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
         self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
+        self._flags_form = ctypes.c_uint32.from_address(address + _FLAGS_FORM)
         self._direction = ctypes.c_int32.from_address(address + _DIRECTION)
         self._rip = ctypes.c_uint64.from_address(address + _EIP)
         self._eflags = ctypes.c_uint32.from_address(address + _EFLAGS)
@@ -167,6 +170,14 @@ class CpuState:
 
     def _set_u64(self, offset: int, value: int) -> None:
         struct.pack_into("<Q", self._view, offset, value & 0xFFFFFFFFFFFFFFFF)
+
+    def take_flags_for_computed(self) -> None:
+        """The arithmetic flags are kept as bits, whatever the engine says.
+
+        Where it stops before each instruction it computes them there, but at a fault takes them for what they were
+        before that.
+        """
+        self._flags_form.value = _FLAGS_COMPUTED
 
     def gpr(self, index: int) -> int:
         """General register in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15."""

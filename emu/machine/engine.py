@@ -7,10 +7,12 @@ stores.  What Unicorn gets wrong about any of these is put right here, once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from emu.errors import EngineError
 from emu.machine.binding import Binding, BlockPointer
+from emu.machine.blocks import FUNCTIONS, Blocks
 from emu.machine.calibration import calibrate
 from emu.machine.cpustate import RCX
 from emu.machine.hostcode import routine
@@ -28,6 +30,7 @@ class Engine(Binding):
     """
 
     _at_work: Engine | None = None  # the engine that is inside its C code now
+    _alone = False  # no other engine may run now: functions of the library are replaced
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +49,11 @@ class Engine(Binding):
         self.moves = Moves(self._address, self._base_addresses, self._counter_address, python)
         self.meter = self.moves.meter
         self._dispatch: int | None = self._hook_all_code(routine("dispatch", "moves"), ctypes.addressof(self.meter))
-        self._hook_new_blocks(self._on_edge)
+        self._edge_callback = self._new_block_callback_of(self._on_edge)
+        self._edges = self._hook_new_blocks(self._edge_callback)
+        self._hooks: set[int] = set()  # that somebody above asked for
+        self.blocks = Blocks(self._handle.value, self._address, self.addresses_of(FUNCTIONS))
+        self._block_hook: int | None = None  # while instructions are counted by blocks
         self._hook_exceptions(self._on_interrupt, self._on_undefined)
         calibrate(self)
 
@@ -59,12 +66,22 @@ class Engine(Binding):
         self._halt()
 
     def stop_before(self) -> None:
-        """Inside a gate: the run ends, and the instruction at hand is not counted."""
+        """Inside a gate: the run ends before the instruction at hand."""
+        self.blocks.leave()
         self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
+
+    @classmethod
+    def run_alone(cls, *, on: bool) -> None:
+        """No other engine may run while this one does; EngineError where one runs already."""
+        if on and Engine._at_work is not None:
+            raise EngineError("another machine runs in this process", hint="one at a time, or a process for each")
+        Engine._alone = on
 
     @property
     def came_back(self) -> bool:
         """The last run ended before its count was used up, of its own accord: behind a HLT, or at an exit."""
+        if self.by_blocks:
+            return not self.blocks.expired
         return self._counter.value <= self._limit and not self.meter.skipped
 
     def _on_edge(self, _uc: object, current: BlockPointer, _previous: object, _data: object) -> None:
@@ -92,6 +109,9 @@ class Engine(Binding):
 
     def end_behind(self) -> None:
         """Inside a callback of an instruction: the run ends when it has retired."""
+        if self.by_blocks:
+            self.blocks.end_here()
+            return
         self.meter.skipped = self._limit - (self._counter.value - self.meter.skipped)
         self._counter.value = self._limit
 
@@ -121,15 +141,25 @@ class Engine(Binding):
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         error_code, software, next_rip, cr2 = self.exception()
         trap = vector == _DB and self._is_trap()
-        executed = self.ticks_in_run() + trap
+        if self.by_blocks:
+            executed = self._counted_to_fault(behind=software or trap) - software
+        else:
+            executed = self.ticks_in_run() + trap
         self._stop(EngineStop(StopKind.FAULT, executed, vector, error_code, cr2, software, trap, next_rip))
+
+    def _counted_to_fault(self, *, behind: bool) -> int:
+        """Counting by blocks: instructions that retired before a fault at RIP, or ``behind`` the one that raised it."""
+        if not (behind and self.single_instructions):
+            self.blocks.give_back()
+        return self.blocks.counted
 
     def _is_trap(self) -> bool:
         """A #DB by TF, behind an instruction that retired; an execution breakpoint would have set a new bit of DR6."""
         return bool(self.rflags >> 8 & 1) and not self.dr(6) & ~self._dr6 & 0xF
 
     def _on_undefined(self, _uc: object, _data: object) -> bool:
-        self._stop(EngineStop(StopKind.FAULT, self.ticks_in_run(), vector=6))
+        executed = self._counted_to_fault(behind=False) if self.by_blocks else self.ticks_in_run()
+        self._stop(EngineStop(StopKind.FAULT, executed, vector=6))
         return True
 
     def intercept(self, address: int) -> None:
@@ -155,9 +185,17 @@ class Engine(Binding):
 
     def intercept_range(self, begin: int, end: int) -> int:
         """Like :meth:`intercept` for every instruction that begins in linear ``begin`` .. ``end`` (inclusive)."""
-        handle = self._hook_code(begin, end, self._code_callback)
+        return self._asked_for(self._hook_code(begin, end, self._code_callback))
+
+    def _asked_for(self, handle: int) -> int:
+        self._hooks.add(handle)
         self.flush_code()
         return handle
+
+    @property
+    def observed(self) -> bool:
+        """True while somebody wants to hear of instructions, blocks or accesses to memory."""
+        return bool(self._hooks or self._intercepts)
 
     @property
     def intercepts(self) -> dict[int, int]:
@@ -166,9 +204,7 @@ class Engine(Binding):
 
     def watch_writes(self, begin: int, end: int, callback: Callable[[int, int, int], None]) -> int:
         """Call ``callback(physical, size, value)`` before each store into physical ``begin`` .. ``end`` (inclusive)."""
-        handle = self._hook_access(begin, end, self._told_once(callback), write=True)
-        self.flush_code()
-        return handle
+        return self._asked_for(self._hook_access(begin, end, self._told_once(callback), write=True))
 
     def _told_once(self, callback: Callable[[int, int, int], None]) -> Callable[..., None]:
         """A hook that gives ``callback`` each store; of one that is tried again the first try was heard of already."""
@@ -188,9 +224,7 @@ class Engine(Binding):
 
         Host code looks at every store (``guard`` in ``asm/host/moves.S``), so that many ranges cost what one does.
         """
-        handle = self._hook_stores(routine("guard", "moves"), ctypes.addressof(self.meter))
-        self.flush_code()
-        return handle
+        return self._asked_for(self._hook_stores(routine("guard", "moves"), ctypes.addressof(self.meter)))
 
     def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
         """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
@@ -199,25 +233,63 @@ class Engine(Binding):
             if self.meter.again == NOWHERE or self._counter.value != self._limit:
                 callback(address, size)
 
-        handle = self._hook_access(begin, end, hook, write=False)
-        self.flush_code()
-        return handle
+        return self._asked_for(self._hook_access(begin, end, hook, write=False))
 
     def hook_blocks(self, routine: int, argument: int) -> int:
         """Before each block call host code at ``routine``: (engine, linear address, size in bytes, ``argument``)."""
-        handle = self._hook_blocks(routine, argument)
-        self.flush_code()
-        return handle
+        return self._asked_for(self._hook_blocks(routine, argument))
+
+    def on_rom_write(self, callback: Callable[[int, int, int], None], ranges: Iterable[tuple[int, int]]) -> None:
+        """Call ``callback(physical, size, value)`` before each store into ROM, which then happens all the same.
+
+        ``ranges`` are physical (first, last): the engine takes a longer way for each store into them.  Outside of them
+        it then does not notice stores into code through another linear address than that by which it was fetched.
+        """
+
+        def hook(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> bool:
+            callback(address, size, value)
+            return True
+
+        record = self.blocks.record(self._protected_callback_of(hook))
+        for first, last in ranges:
+            self._hook_protected(routine("store", "blocks"), record, first, last)
 
     def unwatch(self, handle: int) -> None:
         """Remove a hook that :meth:`watch_writes` or :meth:`intercept_range` gave."""
+        self._hooks.discard(handle)
         self._unhook(handle)
+        self.flush_code()
+
+    # ---- counting by blocks ------------------------------------------------------------------------------------
+
+    @property
+    def by_blocks(self) -> bool:
+        """Instructions are counted by blocks; see :mod:`emu.machine.blocks`."""
+        return self._block_hook is not None
+
+    def count_by_blocks(self, *, on: bool) -> None:
+        """Count by blocks from the next run on, or by instructions.  Intercepts and watches need the latter."""
+        if on == self.by_blocks:
+            return
+        if self._block_hook is None:
+            self._unhook_quietly(self._edges, self._dispatch or 0)
+            self._dispatch = None
+            self._block_hook = self._hook_blocks(self.blocks.routine, self.blocks.fields)
+        else:
+            self._unhook_quietly(self._block_hook)
+            self._block_hook = None
+            self._edges = self._hook_new_blocks(self._edge_callback)
+            self._dispatch = self._hook_all_code(routine("dispatch", "moves"), ctypes.addressof(self.meter))
+        self.blocks.spare_checks(on=on)
+        self.blocks.begin(0)
         self.flush_code()
 
     # ---- running -----------------------------------------------------------------------------------------------
 
     def _raw_run(self, count: int) -> EngineStop:
         self._pending = None
+        if Engine._alone and Engine._at_work is not None:
+            raise EngineError("another machine runs in this process", hint="one at a time, or a process for each")
         self._begin, self._limit, self._dr6 = self.rip, count, self.dr(6)
         if self.meter.again != NOWHERE or self._exit:
             self.flush_code()
@@ -226,9 +298,11 @@ class Engine(Binding):
             self._set_exits(self._exit)
         self.meter.skipped, self.meter.again, self.meter.last_address = 0, NOWHERE, NOWHERE
         cr2 = self.cr(2)
+        if self.by_blocks:
+            self.blocks.begin(count)
         self.running = True
         Engine._at_work = self
-        status = self._start(count)
+        status = self._start(0 if self.by_blocks else count)
         self.running = False
         Engine._at_work = None
         # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and
@@ -238,20 +312,41 @@ class Engine(Binding):
             failure, self._failure = self._failure, None
             raise failure
         pending = self._taken()
+        if self.by_blocks:
+            return self._stopped_at(pending, status)
         if pending is not None:
             return pending
         if status:
             return EngineStop(StopKind.BUS, self._counter.value - self.meter.skipped, detail=self._meaning(status))
         return EngineStop(StopKind.COUNT, min(self._counter.value, count) - self.meter.skipped)
 
+    def _stopped_at(self, pending: EngineStop | None, status: int) -> EngineStop:
+        """Where a run ended that was counted by blocks."""
+        blocks = self.blocks
+        if blocks.lost:
+            raise EngineError("a block of this Unicorn is not where it was expected", hint="install unicorn==2.1.4")
+        if pending is not None and pending.kind is StopKind.FAULT:
+            return pending
+        if pending is not None:
+            return replace(pending, executed=blocks.counted)
+        if status:
+            return EngineStop(StopKind.BUS, blocks.counted, detail=self._meaning(status))
+        return EngineStop(StopKind.COUNT, blocks.counted)
+
     def close(self) -> None:
         """Give the engine's memory back; nothing but another call of this may follow."""
         self._intercepts.clear()
         super().close()
 
-    def exit_once(self, linear: int) -> None:
-        """Let the next run end at ``linear``, without a fetch there; the one after it drops the blocks for that."""
-        self._exit = [0, linear]
+    def exit_once(self, linear: int, instructions: int) -> None:
+        """Let the next run come to ``linear``, so many ``instructions`` ahead, without a fetch there.
+
+        Counted by instructions, it ends there, and the one after it drops the blocks for that.
+        """
+        if self.by_blocks:
+            self.blocks.only(instructions)
+        else:
+            self._exit = [0, linear]
 
     def _taken(self) -> EngineStop | None:
         pending, self._pending = self._pending, None
@@ -271,7 +366,13 @@ class Engine(Binding):
         return True
 
     def ticks_in_run(self) -> int:
-        """Inside a callback before an instruction: what retired since :meth:`run` began."""
+        """Inside a callback before an instruction: what retired since :meth:`run` began.
+
+        Counted by blocks, that is exact at gates that want it (:class:`emu.machine.gates.Gate`), else what retired
+        before the block at hand.
+        """
+        if self.by_blocks:
+            return self.blocks.before
         return self._counter.value - 1 - self.meter.skipped
 
     def add_ticks(self, count: int) -> None:

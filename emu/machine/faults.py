@@ -106,10 +106,10 @@ class Faults:
         elif stop.kind is not StopKind.BUS:
             return False
         code = cpu.peek(pc, behind - pc) or b""
-        ready = sum(lengths(code, cpu.bits))
+        ready = lengths(code, cpu.bits)
         if ready:
-            self._machine.engine.exit_once(pc + ready)
-        return ready > 0
+            self._machine.engine.exit_once(pc + sum(ready), len(ready))
+        return bool(ready)
 
     def _at_fetch_of(self, linear: int) -> bool:
         cpu = self._machine.cpu
@@ -122,8 +122,14 @@ class Faults:
 
         The engine counts an instruction when it has been fetched, and takes the one that faults for counted.
         """
-        at_fetch = stop.kind is StopKind.FAULT and self._at_fetch(stop)
-        return max(0, stop.executed + at_fetch)
+        engine = self._machine.engine
+        if stop.kind is not StopKind.FAULT or engine.by_blocks:  # which counts what has run, and nothing else
+            return max(0, stop.executed)
+        if self._at_fetch(stop):
+            return max(0, stop.executed + 1)
+        if not stop.software and not stop.trap:
+            engine.take_flags_for_computed()
+        return max(0, stop.executed)
 
     def _at_fetch(self, stop: EngineStop) -> bool:
         cpu = self._machine.cpu

@@ -12,12 +12,13 @@ instructions are the engine's, and each iteration counts as an instruction.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from emu.kexec.e820 import MemoryMap
 from emu.machine import events as ev
 from emu.machine import system_calls
-from emu.machine.cpustate import RAX, RBX, RCX, RDX, RSP
+from emu.machine.calibration import counts_by_blocks
+from emu.machine.cpustate import RAX, RBX, RCX, RDX
 from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.devices.post import POST_PORT, PostPort
 from emu.machine.devices.reset import ResetControl
@@ -41,6 +42,7 @@ _STATE_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
 _STATE_INT_LONG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
 _STATE_LONG_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32)
 _STATE_INT_INT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+_INT_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
 _LONG_OF_STATE_INT = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int)
 _SYSCALL = Sensitive(Kind.SYSCALL, 2, 0x05, 4, 8)
 _SYSRET_32 = Sensitive(Kind.SYSCALL, 2, 0x07, 4, 8)
@@ -58,9 +60,8 @@ class GatedLoop(Loop):
 
     def __init__(self, machine: GatedMachine) -> None:
         super().__init__(machine)
-        self._before = -1
-        self._shadow = False
-        self._rsp = 0
+        self._machine: GatedMachine = machine
+        self._stopped = False
         self._refusal: Refusal | None = None
         self.gated = False
         self.on_wait: Callable[[int], None] = lambda _ticks: None
@@ -68,16 +69,23 @@ class GatedLoop(Loop):
         self._extended = self._gate("xsetbv", _STATE_INT_LONG, self._xsetbv)
         self.xcr0 = 1
         self._gates = self._always()
+        self._own = self._of_blocks()
         self._window = self._while_waiting()
 
-    def _gate(self, name: str, prototype: Callable[..., object], function: Callable[..., object]) -> Gate:
-        return Gate(self._engine.library, f"helper_{name}_x86_64", prototype(self._engine.guarded(function)))
+    def _gate(
+        self, name: str, prototype: Callable[..., object], function: Callable[..., object], *, alone: bool = False
+    ) -> Gate:
+        engine = self._engine
+        callback = prototype(engine.guarded(function))
+        record = engine.blocks.record(callback, "gate", alone=alone)
+        return Gate(engine.library, f"helper_{name}_x86_64", record, callback)
 
     def _always(self) -> tuple[Gate, ...]:
         stop = self.stop_before
         return (
-            self._gate("rdtsc", _STATE, self._rdtsc),
-            self._gate("rdtscp", _STATE, self._rdtscp),
+            *self._ports(),
+            self._gate("rdtsc", _STATE, self._rdtsc, alone=True),
+            self._gate("rdtscp", _STATE, self._rdtscp, alone=True),
             self._gate("cpuid", _STATE, self._cpuid),
             self._gate("rdmsr", _STATE, stop),
             self._gate("wrmsr", _STATE, stop),
@@ -96,6 +104,38 @@ class GatedLoop(Loop):
             self._gate("sysexit", _STATE_INT, stop),
         )
 
+    def _of_blocks(self) -> tuple[Gate, ...]:
+        """Gates of the engine's own accounts, open in every run."""
+        engine = self._engine
+        return tuple(
+            Gate(engine.library, f"{name}_x86_64", engine.blocks.record(None, code), None)
+            for name, code in (
+                ("cpu_loop_exit_noexc", "modified"),
+                ("tlb_protect_code", "protect"),
+                ("tlb_unprotect_code", "unprotect"),
+                ("tlb_set_dirty", "unnoticed"),
+                ("tlb_reset_dirty_by_vaddr", "ignore"),
+            )
+        )
+
+    def _ports(self) -> tuple[Gate, ...]:
+        """IN and OUT: devices want the exact time, and the run may have to end behind the instruction."""
+        gates = []
+        for letter, size in (("b", 1), ("w", 2), ("l", 4)):
+            read, write = self._port_functions(size)
+            gates.append(self._gate(f"in{letter}", _INT_OF_STATE_INT, read, alone=True))
+            gates.append(self._gate(f"out{letter}", _STATE_INT_INT, write, alone=True))
+        return tuple(gates)
+
+    def _port_functions(self, size: int) -> tuple[Callable[[int, int], int], Callable[[int, int, int], None]]:
+        def read(_state: int, port: int) -> int:
+            return self._machine.instructions.port_read(port & 0xFFFF, size)
+
+        def write(_state: int, port: int, value: int) -> None:
+            self._machine.instructions.port_write(port & 0xFFFF, size, value)
+
+        return read, write
+
     def _while_waiting(self) -> tuple[Gate, ...]:
         """Gates of what may set IF or end an NMI: open only while something waits for that."""
         stop = self.stop_before
@@ -109,26 +149,29 @@ class GatedLoop(Loop):
     # ---- running -----------------------------------------------------------------------------------------------
 
     def _engine_run(self, budget: int, passing: int = NOWHERE, *, tick_budget: int | None = None) -> EngineStop:
-        self._before = -1
-        if passing == NOWHERE:  # else it is one instruction, which our own handlers have judged
-            self._open()
+        self._stopped = False
+        self._engine.count_by_blocks(on=self._machine.by_blocks and not self._engine.observed)
+        self._engine.run_alone(on=True)
         try:
+            self._open(judged=passing != NOWHERE)
             stop = super()._engine_run(budget, passing, tick_budget=tick_budget)
         finally:
-            if self.gated:
-                close_all((*self._gates, *self._window))
-                self.gated = False
-        if self._before >= 0:
-            self._engine.rip, self._engine.interrupt_shadow = self._before, self._shadow
-            self._engine.set_gpr(RSP, self._rsp)  # POPF has popped
-        elif passing == NOWHERE and stop.kind is StopKind.COUNT and self._engine.came_back and self._behind_hlt():
+            close_all((*self._own, *self._gates, *self._window))
+            self.gated = False
+            self._engine.run_alone(on=False)
+        if not self._stopped and passing == NOWHERE and stop.kind is StopKind.COUNT and self._behind_hlt():
             self.halt()
         return stop
 
     def _behind_hlt(self) -> bool:
-        return self._cpu.peek(self._cpu.pc - 1, 1) == b"\xf4"
+        return self._engine.came_back and self._cpu.peek(self._cpu.pc - 1, 1) == b"\xf4"
 
-    def _open(self) -> None:
+    def _open(self, *, judged: bool) -> None:
+        """Open the gates; ``judged``: it is about one instruction, which our own handlers have judged."""
+        for gate in self._own:
+            gate.open()
+        if judged:
+            return
         self.gated = True
         for gate in self._gates:
             gate.open()
@@ -150,9 +193,8 @@ class GatedLoop(Loop):
 
     def stop_before(self, *_arguments: int) -> int:
         """Inside a gate: the run ends before the instruction at hand, and its handler does it."""
-        engine = self._engine
-        self._before, self._shadow, self._rsp = engine.rip, engine.interrupt_shadow, engine.gpr(RSP)
-        engine.stop_before()
+        self._stopped = True
+        self._engine.stop_before()
         return 0
 
     def _intercepted(self) -> None:
@@ -160,7 +202,7 @@ class GatedLoop(Loop):
         if refusal is not None:
             self._machine.raise_fault(refusal.vector, refusal.error_code, reason=refusal.reason)
             return
-        if self._before >= 0:
+        if self._stopped:
             self._code.forget()
             self._stop_insn = self._code.at(self._cpu.pc)
         super()._intercepted()
@@ -193,7 +235,7 @@ class GatedLoop(Loop):
 
     def _rdtscp(self, state: int) -> None:
         self._rdtsc(state)
-        if self._before < 0:
+        if not self._stopped:
             self._engine.set_gpr(RCX, self._engine.kept_msr(Msr.TSC_AUX) & U32)
 
     def _invlpg(self, state: int, linear: int) -> None:
@@ -297,13 +339,23 @@ class GatedInstructions(Instructions):
 
 
 class GatedMachine(Machine):
-    """See the module.  Everything else is as in :class:`Machine`: run, step, breakpoints, watches, snapshots."""
+    """See the module.  Everything else is as in :class:`Machine`: run, step, breakpoints, watches, snapshots.
+
+    ``by_blocks``: instructions are counted by blocks (:mod:`emu.machine.blocks`) where the engine can and nobody
+    breaks in or watches; else one by one, which is slower and gives the same.
+    """
 
     loop: GatedLoop
 
     def __init__(
-        self, memory_map: MemoryMap, *, roms: Iterable[tuple[int, int]] = ROM_RANGES, post_port: int = POST_PORT
+        self,
+        memory_map: MemoryMap,
+        *,
+        roms: Iterable[tuple[int, int]] = ROM_RANGES,
+        post_port: int = POST_PORT,
+        by_blocks: bool = True,
     ) -> None:
+        self.by_blocks = by_blocks
         super().__init__(memory_map, strict=False, plain_strings=True, roms=roms)
         self.board.bus.attach(ResetControl(self._signal))
         self.post_port = post_port
@@ -312,12 +364,19 @@ class GatedMachine(Machine):
 
     def _wire(self) -> None:
         self.engine.find_call_msrs()
+        self.by_blocks = self.by_blocks and counts_by_blocks(self.engine)
         self.cpu.caching = True
         self.instructions = GatedInstructions(self)
         self.loop = GatedLoop(self)
         super()._wire()
+        self.engine.blocks.know_memory(self.engine.memory)
+        self.engine.on_flushed = self.engine.blocks.dropped
         self.engine.on_new_code = lambda _linear, _size: False
         self.engine.on_own_block = lambda _linear: None
+
+    def _rom_ranges(self) -> Sequence[tuple[int, int]]:
+        """ROM alone: all stores into code are noticed by gates."""
+        return [(bank.start, bank.end - 1) for bank in self.ram.banks if bank.rom]
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         """Where code is is not known here: the engine looks for itself."""

@@ -9,10 +9,14 @@ import inspect
 
 import pytest
 
+from emu.errors import EngineError
 from emu.kexec.e820 import MemoryMap
+from emu.machine import blocks, start
 from emu.machine import events as ev
+from emu.machine.blocks import Blocks
 from emu.machine.gated import GatedMachine
 from emu.machine.gates import Gate, function_at
+from emu.machine.hostcode import _loaded, protect
 from emu.machine.machine import Machine
 from emu.x86.cpuid import BRAND
 from tests import machine_bench
@@ -140,8 +144,6 @@ def test_the_library_is_as_it_was_behind_a_run() -> None:
     seen = []
     machine.board.bus.write = lambda *_: seen.append(machine_bytes(address))  # type: ignore[method-assign]
     machine.ram.write(CODE, b"\xe6\xe9\xf4")
-    from emu.machine import start
-
     start.real_mode(machine, cs=CODE >> 4, ip=0)
     machine.run(100)
     assert seen, "the port was written"
@@ -172,7 +174,9 @@ def test_a_gate_can_be_opened_and_closed() -> None:
     import ctypes
 
     machine = GatedMachine(machine_bench.SMALL_MAP)
-    one = Gate(machine.engine.library, "helper_rdpmc_x86_64", ctypes.CFUNCTYPE(None)(lambda: None))
+    callback = ctypes.CFUNCTYPE(None)(lambda: None)
+    record = machine.engine.blocks.record(callback, "gate")
+    one = Gate(machine.engine.library, "helper_rdpmc_x86_64", record, callback)
     address = function_at(machine.engine.library, "helper_rdpmc_x86_64")
     original = machine_bytes(address)
     one.open()
@@ -205,3 +209,96 @@ def test_a_halt_is_told_from_a_store_into_rom(monkeypatch: pytest.MonkeyPatch) -
     bench = gated(monkeypatch, "4-level", f"movb $0xf4, {machine_bench.ROM:#x}\nmovl $7, {DATA}\nhlt\n")
     assert isinstance(bench.run(), ev.Halted)
     assert bench.machine.ram.read_int(DATA, 4) == 7
+
+
+# ---- engines and hosts on which it does not work -------------------------------------------------------------------
+
+
+def test_an_engine_with_another_layout_counts_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is the same, as tests/property/test_blocks.py has it."""
+    monkeypatch.setattr(Blocks, "fits", lambda _self: False)
+    machine = GatedMachine(machine_bench.SMALL_MAP)
+    assert not machine.by_blocks
+    bench = gated(monkeypatch, "4-level", SYSCALLS)
+    assert isinstance(bench.run(), ev.Halted)
+    assert not bench.machine.engine.by_blocks
+    assert (bench.reg("rbx"), bench.faults) == (3, [])
+    machine.close()
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("_HOST_SIZE_AT", 4), ("_CPU_IN_UC", 0x1C0), ("_NEXT_IN_CPU", 0x1C)])
+def test_fields_in_other_places_are_noticed(name: str, wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, name, wrong)
+    assert not GatedMachine(machine_bench.SMALL_MAP).by_blocks
+
+
+def test_blocks_that_are_not_where_they_were_expected_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = GatedMachine(machine_bench.SMALL_MAP)
+    machine.ram.write(CODE, b"\x90\xf4")
+    start.real_mode(machine, cs=CODE >> 4, ip=0)
+    monkeypatch.setattr(Blocks, "lost", True)
+    with pytest.raises(EngineError, match="a block of this Unicorn is not where"):
+        machine.run(10)
+
+
+def test_a_library_without_a_function_is_refused() -> None:
+    with pytest.raises(EngineError, match="this Unicorn has no function helper_of_another_release"):
+        function_at(GatedMachine(machine_bench.SMALL_MAP).engine.library, "helper_of_another_release")
+
+
+def test_memory_that_may_not_be_changed_is_told() -> None:
+    with pytest.raises(EngineError, match="the rights of host memory at 0x1000 cannot be changed: error 12"):
+        protect(0x1000, 0x1000, 1)
+
+
+def test_another_kind_of_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(EngineError, match=r"this is a aarch64 host, and asm/host/edges\.S is x86_64 code"):
+        _loaded.__wrapped__("edges")
+
+
+def test_another_machine_cannot_run_inside_a_gated_run() -> None:
+    """A gate would take its instructions for those of the first."""
+    first, second = GatedMachine(machine_bench.SMALL_MAP), Machine(machine_bench.SMALL_MAP)
+    for machine in (first, second):
+        machine.ram.write(CODE, b"\xe6\xe9\xf4")
+        start.real_mode(machine, cs=CODE >> 4, ip=0)
+
+    def run_it(*_: int) -> None:
+        second.run(10)
+
+    first.board.bus.write = run_it  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="another machine runs in this process"):
+        first.run(10)
+    first.board.bus.write = lambda *_: None  # type: ignore[method-assign]
+    assert isinstance(first.run(10), ev.Halted)
+    assert isinstance(second.run(10), ev.Halted)
+
+
+ALIAS, PAGE = 0x150000, 0x11000
+"""A linear address, writable and not executable, of the physical page of code behind the program."""
+
+
+@pytest.mark.parametrize("by_blocks", [True, False])
+@pytest.mark.parametrize(
+    ("stores", "answers"),
+    [
+        (f"call first\ncall second\nmovb $5, {ALIAS} + 1\nmovb $6, {ALIAS} + 0x41\n", (5, 6)),
+        (f"movb $7, {ALIAS} + 1\nmovb $7, {ALIAS} + 0x41\ncall first\ncall second\nmovb $8, {ALIAS} + 0x41\n", (7, 8)),
+    ],
+    ids=["twice", "before and after"],
+)
+def test_a_store_into_code_through_another_address_is_noticed(
+    stores: str, answers: tuple[int, int], by_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_execute = wrmsr(0xC0000080, 0, "0xd01")
+    calls = "call first\nmovl %eax, %ebx\ncall second\nhlt\n"
+    routines = ".balign 0x1000\nfirst: movl $1, %eax\nret\n.balign 0x40\nsecond: movl $2, %eax\nret\n"
+    bench = gated(monkeypatch, "4-level", no_execute + stores + calls + routines)
+    assert bench.symbols["first"] == PAGE
+    machine = bench.machine
+    assert isinstance(machine, GatedMachine)
+    machine.by_blocks = by_blocks
+    machine.ram.write(bench.leaf(ALIAS), (PAGE | 7 | 1 << 63).to_bytes(8, "little"))
+    assert isinstance(bench.run(), ev.Halted)
+    assert (bench.reg("rbx"), bench.reg("rax")) == answers

@@ -306,6 +306,28 @@ def test_an_interrupt_between_two_iterations_sees_the_registers_of_that_iteratio
     assert bench.stack(3)[2] & 0x10000, "RF is set in the frame of an interrupted string instruction"
 
 
+@pytest.mark.parametrize(
+    ("arithmetic", "flags"),
+    [
+        ("movb $0xff, %al\naddb $1, %al\n", 0x55),
+        ("movb $0x80, %al\nsubb $1, %al\n", 0x810),
+        ("xorl %eax, %eax\ncmpl $1, %eax\n", 0x95),
+        ("movl $0x80000001, %eax\nshll $1, %eax\ndecl %eax\n", 0x001),
+        ("stc\n", 0x01),
+    ],
+)
+@pytest.mark.parametrize(
+    "fault", ["movl 0x400000, %ecx\n", "movl %ebx, %es\n", "movl $1, 0x400000\n"], ids=["load", "segment", "store"]
+)
+def test_the_frame_of_a_fault_has_the_flags_before_it(fault: str, arithmetic: str, flags: int) -> None:
+    """The instruction before it is of the same block, and has left its flags to be computed."""
+    affected = 0x8C5 if "shll" in arithmetic else 0x8D5
+    bench = Bench("4-level", f"movl $0x7fff, %ebx\n{arithmetic}{fault}")
+    bench.run()
+    assert bench.vector in (13, 14)
+    assert bench.stack(4)[3] & affected == flags & affected
+
+
 # ---- time, HLT, devices ----------------------------------------------------------------------------------------
 
 PIT_ONE_SHOT = """
