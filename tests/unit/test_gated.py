@@ -257,7 +257,7 @@ def test_another_kind_of_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         _loaded.__wrapped__("edges")
 
 
-def test_another_machine_cannot_run_inside_a_gated_run() -> None:
+def test_another_machine_cannot_run_inside_a_gated_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate would take its instructions for those of the first."""
     first, second = GatedMachine(machine_bench.SMALL_MAP), Machine(machine_bench.SMALL_MAP)
     for machine in (first, second):
@@ -267,10 +267,10 @@ def test_another_machine_cannot_run_inside_a_gated_run() -> None:
     def run_it(*_: int) -> None:
         second.run(10)
 
-    first.board.bus.write = run_it  # type: ignore[method-assign]
+    monkeypatch.setattr(first.board.bus, "write", run_it)
     with pytest.raises(EngineError, match="another machine runs in this process"):
         first.run(10)
-    first.board.bus.write = lambda *_: None  # type: ignore[method-assign]
+    monkeypatch.undo()
     assert isinstance(first.run(10), ev.Halted)
     assert isinstance(second.run(10), ev.Halted)
 
