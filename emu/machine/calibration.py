@@ -60,6 +60,7 @@ def counts_by_blocks(engine: Engine) -> bool:
 def _ends_of_blocks(engine: Engine) -> Check:
     """Three instructions, the first two of which are blocks of their own, with fewer and more than that asked for."""
     seen = []
+    engine.set_gpr(RDI, _DATA)
     for count in (1, 2, 3):
         engine.rip = _PAGE + 8
         stop = engine.run(count)

@@ -383,6 +383,11 @@ class GatedMachine(Machine):
         self.engine.invalidate_code(address, len(data))
         self.watches.host_stored(address, data)
 
+    def clear_break(self, linear: int) -> None:
+        """Forget a breakpoint; nothing else is intercepted here, so that blocks can be counted again."""
+        super().clear_break(linear)
+        self.engine.remove_intercept(linear)
+
     def restore(self, state: MachineSnapshot, *, changed: Iterable[int] | None = None) -> None:
         """As :meth:`Machine.restore`; where code is is not known here, so none that was translated is kept."""
         super().restore(state, changed=changed)

@@ -211,6 +211,16 @@ def test_a_halt_is_told_from_a_store_into_rom(monkeypatch: pytest.MonkeyPatch) -
     assert bench.machine.ram.read_int(DATA, 4) == 7
 
 
+def test_a_breakpoint_that_has_gone_slows_nothing_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = gated(monkeypatch, "4-level", "nop\nhere: nop\nnop\nhlt\n")
+    bench.machine.break_at(bench.symbols["here"])
+    assert bench.run() == ev.Breakpoint(bench.symbols["here"])
+    assert not bench.machine.engine.by_blocks
+    bench.machine.clear_break(bench.symbols["here"])
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.machine.engine.by_blocks
+
+
 # ---- engines and hosts on which it does not work -------------------------------------------------------------------
 
 
