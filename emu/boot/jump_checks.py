@@ -25,7 +25,7 @@ from emu.x86.paging import mappings
 from emu.x86.paging.modes import Entry
 
 if TYPE_CHECKING:
-    from emu.boot.jumps import Jump
+    from emu.boot.jump import Jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,11 @@ def memory(scene: Scene, expected: RamImage | None, volatile: Sequence[tuple[int
 
 
 def as_before(scene: Scene, before: RamImage | None, volatile: Sequence[tuple[int, int]]) -> list[Finding]:
-    """Every page that does not hold the peer now is as it was when the caller jumped."""
+    """Every page of the caller's that does not hold the peer now is as it was when the caller jumped."""
     jump = scene.jump
-    skip = frozenset((jump.listed - jump.destinations) | {jump.control.swap_page >> PAGE_SHIFT})
+    skip = frozenset(jump.sources | {jump.control.swap_page >> PAGE_SHIFT})
+    if jump.home is not None:
+        skip |= set(scene.machine.ram.pfns()) - jump.home
     return _compared(scene, before, volatile, skip, "as at the jump")
 
 

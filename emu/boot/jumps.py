@@ -9,105 +9,26 @@ jumps itself, back into its caller say, is followed too: each jump that is open 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
 from emu.assembler import Image
 from emu.boot import jump_checks as checks
 from emu.boot.control_page import ControlPage, read_control_page
+from emu.boot.jump import Jump, Stage
 from emu.journey.findings import Finding
 from emu.journey.memory import RamImage
 from emu.journey.result import finding_json
 from emu.journey.symbols import Symbols
-from emu.kexec.entry_list import Mode, StepKind, WalkStep, pairs_of
+from emu.kexec.entry_list import StepKind
 from emu.kexec.image import KexecImage
-from emu.kexec.layout import LoadFlag
 from emu.machine import events as ev
 from emu.machine.machine import Machine
 from emu.machine.owners import Owner
-from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, Phys
+from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from emu.x86.paging import translate
 
 _BEFORE_SEEN = 100
 """Ticks from the stub's first instruction to where it is seen, at most."""
-
-
-class Stage(Enum):
-    """Where a jump is: who runs, and what it waits for."""
-
-    THERE = "there"
-    PEER = "peer"
-    BACK = "back"
-    DONE = "done"
-
-
-@dataclass(slots=True)
-class Jump:
-    """One jump; its places are (position, tick).
-
-    ``at_call``: the caller's registers at the stub's first instruction, as far as the stub saved them.
-    """
-
-    number: int
-    control: ControlPage
-    steps: tuple[WalkStep, ...]
-    start: int
-    preserve: bool
-    at_call: dict[str, int]
-    gdtr: tuple[int, int]
-    before: RamImage | None
-    seen: tuple[ev.Position, int]
-    stage: Stage = Stage.THERE
-    waits_at: int = 0
-    return_to: int = 0
-    expected: RamImage | None = None
-    at_entry: dict[str, int] = field(default_factory=dict)
-    left: dict[str, int] = field(default_factory=dict)
-    entered: tuple[ev.Position, int] | None = None
-    returned: tuple[ev.Position, int] | None = None
-    back: tuple[ev.Position, int] | None = None
-    checks: dict[str, int] = field(default_factory=dict)
-    violations: list[ev.OwnerViolation] = field(default_factory=list)
-
-    @property
-    def pages(self) -> int:
-        """Pages that its list moves."""
-        return sum(1 for step in self.steps if step.kind is StepKind.SOURCE)
-
-    @property
-    def listed(self) -> set[int]:
-        """Page frames of its destinations and sources."""
-        return {int(page) >> PAGE_SHIFT for pair in pairs_of(self.steps) for page in pair}
-
-    @property
-    def destinations(self) -> set[int]:
-        """Page frames of the pages that the peer is given."""
-        return {int(destination) >> PAGE_SHIFT for destination, _ in pairs_of(self.steps)}
-
-    @property
-    def own(self) -> set[int]:
-        """Page frames of the swap page and the control page, which the stub writes besides those of the list."""
-        return {self.control.swap_page >> PAGE_SHIFT, self.control.page >> PAGE_SHIFT}
-
-    @property
-    def places(self) -> dict[str, tuple[ev.Position, int]]:
-        """Where it came to its places, as far as it did."""
-        places = {"seen": self.seen, "entered": self.entered, "returned": self.returned, "back": self.back}
-        return {name: at for name, at in places.items() if at is not None}
-
-    def to_json(self) -> dict[str, object]:
-        """Plain data."""
-        return {
-            "number": self.number,
-            "stub": str(self.control.form),
-            "head": self.control.head,
-            "start": self.start,
-            "preserve_context": self.preserve,
-            "pages": self.pages,
-            "positions": {name: at[0].n for name, at in self.places.items()},
-            "complete": self.stage is Stage.DONE,
-            "checks": dict(self.checks),
-        }
 
 
 class Jumps:
@@ -189,6 +110,7 @@ class Jumps:
             at_call=self._at_call(control),
             gdtr=self._gdtr,
             before=before,
+            home=self._home(),
             seen=self._here(),
         )
         self.jumps.append(jump)
@@ -196,7 +118,7 @@ class Jumps:
             self.symbols.add(control.image(at))
         self._own(jump)
         self._check(jump, "entry list", checks.entry_list(self._scene(jump)))
-        jump.expected = _moved(jump, machine)
+        jump.expected = jump.moved(machine.ram)
         self._wait_for(jump, Stage.THERE, jump.start)
         self._forbid(jump.listed | jump.own, "A")
 
@@ -229,7 +151,7 @@ class Jumps:
             return
         jump.return_to = machine.ram.read_int(sp, control.word)
         self._wait_for(jump, Stage.PEER, jump.return_to)
-        if len([one for one in self.jumps if one.stage is Stage.PEER]) == 1:
+        if [one.stage for one in self.jumps].count(Stage.PEER) == 1:
             self._forbid(jump.destinations | {control.swap_page >> PAGE_SHIFT}, "B")
 
     def _returned(self, jump: Jump) -> None:
@@ -237,12 +159,14 @@ class Jumps:
         if machine.cpu.walk(jump.return_to).physical != jump.return_to:
             return  # the peer has something else at this linear address
         jump.returned = self._here()
+        for later in self.jumps[jump.number :]:
+            later.is_return = later.is_return or later.stage is Stage.PEER
         jump.left = machine.cpu.registers()
         scene = self._scene(jump)
         self._check(jump, "owners of the peer", checks.owners(scene))
         self._check(jump, "re-entry state", checks.reentry_state(scene))
         self._check(jump, "known back", checks.known_at_return(scene))
-        jump.expected = _moved(jump, machine)
+        jump.expected = jump.moved(machine.ram)
         self._own(jump)
         self._forbid(jump.listed | jump.own, "A")
         self._wait_for(jump, Stage.BACK, jump.at_call["return"])
@@ -262,18 +186,7 @@ class Jumps:
 
     def lines(self) -> list[str]:
         """What became of each jump, in a line."""
-        lines = []
-        for jump in self.jumps:
-            known = sum(wrong for name, wrong in jump.checks.items() if name.startswith("known"))
-            wrong = sum(jump.checks.values()) - known
-            how = "there and back" if jump.stage is Stage.DONE and jump.preserve else jump.stage.value
-            verdict = f"{wrong} wrong" if wrong else "ok"
-            faults = f", {known} known faults" if known else ""
-            lines.append(
-                f"jump {jump.number}: {jump.pages:,} page{'s' * (jump.pages != 1)} swapped, {how}, "
-                f"from N {jump.seen[0]}: {len(jump.checks)} checks {verdict}{faults}"
-            )
-        return lines
+        return [jump.line() for jump in self.jumps]
 
     def marks(self) -> list[tuple[str, bool, ev.Position, int]]:
         """The time line of all jumps: name, whether it begins there, position, tick."""
@@ -287,6 +200,11 @@ class Jumps:
         return sorted(found, key=lambda mark: mark[3])
 
     # ---- what it needs -----------------------------------------------------------------------------------------
+
+    def _home(self) -> frozenset[int] | None:
+        """The page frames of whoever runs now: a peer has those that it was given."""
+        peers = [jump for jump in self.jumps if jump.stage is Stage.PEER]
+        return frozenset(peers[-1].destinations) if peers and not peers[-1].is_return else None
 
     def _at_call(self, control: ControlPage) -> dict[str, int]:
         """The caller's registers, from the control page and from what the stub pushed on the caller's stack."""
@@ -306,7 +224,7 @@ class Jumps:
 
     def images(self) -> list[tuple[int, KexecImage]]:
         """What each jump is about, from the tick on at which its stub began."""
-        return [(max(jump.seen[1] - _BEFORE_SEEN, 0), _image(jump)) for jump in self.jumps]
+        return [(max(jump.seen[1] - _BEFORE_SEEN, 0), jump.image()) for jump in self.jumps]
 
     def programs(self) -> list[Image]:
         """The code of each control page, where its caller runs it and where it lies."""
@@ -355,26 +273,3 @@ class Jumps:
             "jumps": [jump.to_json() for jump in self.jumps],
             "findings": [finding_json(finding) for finding in self.findings],
         }
-
-
-def _image(jump: Jump) -> KexecImage:
-    control = jump.control
-    return KexecImage(
-        arch=control.arch,
-        entry=Phys(jump.start),
-        flags=LoadFlag.PRESERVE_CONTEXT if jump.preserve else LoadFlag(0),
-        segments=(),
-        head=control.head,
-        pairs=pairs_of(jump.steps),
-        control_page=Phys(control.page),
-        swap_page=Phys(control.swap_page),
-        table_root=Phys(control.words["tables"]),
-        list_pages=tuple(step.source for step in jump.steps if step.kind is StepKind.INDIRECTION),
-    )
-
-
-def _moved(jump: Jump, machine: Machine) -> RamImage:
-    """RAM as the reference model has it when the list has been carried out once from here."""
-    image = RamImage(machine.ram)
-    image.move(jump.steps, Mode.SWAP, jump.control.swap_page)
-    return image

@@ -8,12 +8,12 @@ from pathlib import Path
 from emu.assembler import assemble
 
 BASE = 0x10000000
-_HEADERS = {64: 64 + 56, 32: 52 + 32}
+HEADERS = {64: 64 + 56, 32: 52 + 32}
 
 
 def elf(code: bytes, bits: int) -> bytes:
     """An executable whose one segment, readable, writable and executable, is the file itself at BASE."""
-    start = _HEADERS[bits]
+    start = HEADERS[bits]
     size, entry = start + len(code), BASE + start
     ident = b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9)
     if bits == 64:
@@ -28,6 +28,6 @@ def jumping_init(bits: int, gdt: int, *, pae: bool = False) -> bytes:
     name = "init_x86_64.S" if bits == 64 else "init_i386.S"
     path = Path(__file__).with_name(name)
     image = assemble(
-        path, org=BASE + _HEADERS[bits], bits=bits, defines={"CR4": 0x20 if pae else 0, "GDT": gdt}, include=[]
+        path, org=BASE + HEADERS[bits], bits=bits, defines={"CR4": 0x20 if pae else 0, "GDT": gdt}, include=[]
     )
     return elf(image.code, bits)
