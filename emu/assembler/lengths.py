@@ -45,6 +45,22 @@ def line_size(code: bytes, bits: int) -> int:
     return size
 
 
+def movable_size(code: bytes, least: int) -> int:
+    """Bytes of the first whole instructions of 64-bit ``code``, ``least`` at the fewest, that do the same elsewhere.
+
+    0 where one of them branches or depends on RIP.
+    """
+    size = 0
+    for insn in _detailed(64).disasm(code, 0):
+        places = [operand.mem.base for operand in insn.operands if operand.type == x86_const.X86_OP_MEM]
+        if x86_const.X86_REG_RIP in places or not _BRANCHES.isdisjoint(insn.groups):
+            return 0
+        size += int(insn.size)
+        if size >= least:
+            return size
+    return 0
+
+
 _BRANCHES: Final = frozenset({CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT, CS_GRP_IRET})
 _GPR: Final = {
     getattr(x86_const, f"X86_REG_{prefix}{name}"): index

@@ -89,7 +89,8 @@ class Boot:
         self._input: Input | None = None
         machine.board.serial.console.on_byte = self._printed
         machine.loop.on_wait = self._waits
-        machine.listeners.append(self._heard)
+        if post is not None:
+            machine.listeners.append(self._heard)
 
     def _stop(self, end: str) -> None:
         self._end = self._end or end
@@ -163,7 +164,8 @@ class Boot:
         machine = self.machine
         machine.board.serial.console.on_byte = lambda _byte: None
         machine.loop.on_wait = lambda _ticks: None
-        machine.listeners.remove(self._heard)
+        if self._heard in machine.listeners:
+            machine.listeners.remove(self._heard)
         if self.jumps is not None:
             self.jumps.close()
 

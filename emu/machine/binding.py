@@ -298,8 +298,10 @@ class Binding(CpuState):
         writer = self._guarded(lambda _uc, offset, length, value, _data: write(physical + offset, length, value), None)
         self._uc.mmio_map(physical, size, reader, None, writer, None)
 
-    def _protected_callback_of(self, function: Callable[[object, int, int, int, int, object], bool]) -> Any:  # noqa: ANN401 - a C callback
-        return self._kept(_PROTECTED_HOOK(self._guarded(function, answer=True)))
+    def _protected_callback_of(self, function: Callable[[object, int, int, int, int, object], bool]) -> int:
+        """The host address of a callback for host code that :meth:`_hook_protected` calls."""
+        callback: Any = self._kept(_PROTECTED_HOOK(self._guarded(function, answer=True)))
+        return ctypes.cast(callback, ctypes.c_void_p).value or 0
 
     def _hook_protected(self, routine: int, argument: int, begin: int, end: int) -> None:
         """Call host code at ``routine`` before a store into ROM, RIP at the instruction; 1 lets the store happen."""

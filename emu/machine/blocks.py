@@ -12,7 +12,7 @@ use, and :func:`emu.machine.calibration.counts_by_blocks` tries the rest.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emu.machine.hostcode import routine
@@ -27,6 +27,7 @@ _HEADER: Final = 192  # of a block, before its host code
 _INSTRUCTIONS_AT, _HOST_SIZE_AT = 22 - _HEADER, 40 - _HEADER
 FUNCTIONS: Final = ("cpu_loop_exit_x86_64", "cpu_restore_state_x86_64", "uc_emu_stop", "tlb_reset_dirty_x86_64")
 """What the host code calls of the engine."""
+_ROM: Final = b"\2"
 MOST_IN_A_BLOCK: Final = 512
 
 
@@ -78,29 +79,41 @@ class Blocks:
             state=state, cpu=self._cpu, next=self._cpu + _NEXT_IN_CPU, exit=leave, restore=restore, stop=stop,
             notice=notice,
         )  # fmt: skip
+        self._empty = b""
         self._pages = (ctypes.c_uint8 * 0)()
         self._banks: Any = None
         self._give_back = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(routine("give_back", "blocks"))
         self._budget = self._withheld = 0
         self._records: list[Record] = []
 
-    def know_memory(self, banks: Sequence[tuple[int, int, int, int]]) -> None:
-        """The RAM of the machine: the engine's own number of its first byte, bytes, physical address, host address."""
+    def know_memory(self, banks: Sequence[tuple[int, int, int, int]], roms: Iterable[tuple[int, int]]) -> None:
+        """The RAM of the machine: the engine's own number of its first byte, bytes, physical address, host address.
+
+        ``roms`` are physical ranges (first, last) among it, stores into which are always looked at.
+        """
         top = max((physical + size for _, size, physical, _ in banks), default=0) >> PAGE_SHIFT
         records = [_Bank(offset, size, physical >> PAGE_SHIFT, host) for offset, size, physical, host in banks]
+        empty = bytearray(top)
+        for first, last in roms:
+            frames = range(first >> PAGE_SHIFT, (last >> PAGE_SHIFT) + 1)
+            empty[frames.start : frames.stop] = _ROM * len(frames)
+        self._empty = bytes(empty)
         self._pages, self._banks = (ctypes.c_uint8 * top)(), (_Bank * (len(banks) + 1))(*records)
         fields = self._fields
         fields.pages, fields.page_count = ctypes.addressof(self._pages), top
         fields.banks = ctypes.addressof(self._banks)
+        self.dropped()
 
     def dropped(self) -> None:
         """No page holds translated code any more."""
-        ctypes.memset(self._pages, 0, len(self._pages))
+        ctypes.memmove(self._pages, self._empty, len(self._empty))
 
-    def record(self, function: Any, code: str = "", *, alone: bool = False) -> int:  # noqa: ANN401 - a C callback
-        """Host address of a record for the routine ``code`` of ``blocks.S``, in which ``function`` decides."""
-        target = 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
-        self._records.append(Record(routine(code, "blocks") if code else 0, self.fields, target, alone))
+    def record(self, function: int, code: str = "", *, alone: bool = False, size: int = 0) -> int:
+        """Host address of a record for the routine ``code`` of ``blocks.S``; ``function``, an address, decides there.
+
+        ``size`` is that of the store of ``quick``.
+        """
+        self._records.append(Record(routine(code, "blocks") if code else 0, self.fields, function, size or alone))
         return ctypes.addressof(self._records[-1])
 
     def fits(self) -> bool:

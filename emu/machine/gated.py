@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from emu.kexec.e820 import MemoryMap
 from emu.machine import events as ev
@@ -22,7 +23,7 @@ from emu.machine.cpustate import RAX, RBX, RCX, RDX
 from emu.machine.devices.clock import TICKS_PER_SECOND
 from emu.machine.devices.post import POST_PORT, PostPort
 from emu.machine.devices.reset import ResetControl
-from emu.machine.gates import Gate, close_all
+from emu.machine.gates import Gate, behind, close_all, function_at
 from emu.machine.instructions import Instructions
 from emu.machine.loop import Loop
 from emu.machine.machine import Machine, MachineSnapshot
@@ -70,14 +71,16 @@ class GatedLoop(Loop):
         self.xcr0 = 1
         self._gates = self._always()
         self._own = self._of_blocks()
+        self._quick = self._stores()
         self._window = self._while_waiting()
 
     def _gate(
         self, name: str, prototype: Callable[..., object], function: Callable[..., object], *, alone: bool = False
     ) -> Gate:
         engine = self._engine
-        callback = prototype(engine.guarded(function))
-        record = engine.blocks.record(callback, "gate", alone=alone)
+        callback: Any = prototype(engine.guarded(function))
+        decides = ctypes.cast(callback, ctypes.c_void_p).value or 0
+        record = engine.blocks.record(decides, "gate", alone=alone)
         return Gate(engine.library, f"helper_{name}_x86_64", record, callback)
 
     def _always(self) -> tuple[Gate, ...]:
@@ -108,7 +111,7 @@ class GatedLoop(Loop):
         """Gates of the engine's own accounts, open in every run."""
         engine = self._engine
         return tuple(
-            Gate(engine.library, f"{name}_x86_64", engine.blocks.record(None, code), None)
+            Gate(engine.library, f"{name}_x86_64", engine.blocks.record(0, code), None)
             for name, code in (
                 ("cpu_loop_exit_noexc", "modified"),
                 ("tlb_protect_code", "protect"),
@@ -117,6 +120,15 @@ class GatedLoop(Loop):
                 ("tlb_reset_dirty_by_vaddr", "ignore"),
             )
         )
+
+    def _stores(self) -> tuple[Gate, ...]:
+        """Gates of stores that the engine looks at, open while nobody watches."""
+        engine, gates = self._engine, []
+        for kind, size in (("ret_stb", 1), ("le_stw", 2), ("le_stl", 4), ("le_stq", 8)):
+            name = f"helper_{kind}_mmu_x86_64"
+            record = engine.blocks.record(behind(function_at(engine.library, name)), "quick", size=size)
+            gates.append(Gate(engine.library, name, record, None))
+        return tuple(gates)
 
     def _ports(self) -> tuple[Gate, ...]:
         """IN and OUT: devices want the exact time, and the run may have to end behind the instruction."""
@@ -156,7 +168,7 @@ class GatedLoop(Loop):
             self._open(judged=passing != NOWHERE)
             stop = super()._engine_run(budget, passing, tick_budget=tick_budget)
         finally:
-            close_all((*self._own, *self._gates, *self._window))
+            close_all((*self._own, *self._quick, *self._gates, *self._window))
             self.gated = False
             self._engine.run_alone(on=False)
         if not self._stopped and passing == NOWHERE and stop.kind is StopKind.COUNT and self._behind_hlt():
@@ -168,7 +180,7 @@ class GatedLoop(Loop):
 
     def _open(self, *, judged: bool) -> None:
         """Open the gates; ``judged``: it is about one instruction, which our own handlers have judged."""
-        for gate in self._own:
+        for gate in (*self._own, *(self._quick if self._engine.by_blocks else ())):
             gate.open()
         if judged:
             return
@@ -327,15 +339,19 @@ class GatedInstructions(Instructions):
         """The engine executes IN."""
         if not self._may():
             return 0
-        value = super().port_read(port, size)
+        value = super().port_read(port, size) if self._gated.listeners else self._gated.board.bus.read(port, size)
         self._settle()
         return value
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """The engine executes OUT."""
-        if self._may():
+        if not self._may():
+            return
+        if self._gated.listeners:
             super().port_write(port, size, value)
-            self._settle()
+        else:
+            self._gated.board.bus.write(port, size, value & ((1 << 8 * size) - 1))
+        self._settle()
 
 
 class GatedMachine(Machine):
@@ -369,7 +385,7 @@ class GatedMachine(Machine):
         self.instructions = GatedInstructions(self)
         self.loop = GatedLoop(self)
         super()._wire()
-        self.engine.blocks.know_memory(self.engine.memory)
+        self.engine.blocks.know_memory(self.engine.memory, self._rom_ranges())
         self.engine.on_flushed = self.engine.blocks.dropped
         self.engine.on_new_code = lambda _linear, _size: False
         self.engine.on_own_block = lambda _linear: None
@@ -392,6 +408,10 @@ class GatedMachine(Machine):
         """As :meth:`Machine.restore`; where code is is not known here, so none that was translated is kept."""
         super().restore(state, changed=changed)
         self.engine.flush_code()
+
+    def _bus_error(self, address: int, size: int, access: str) -> None:
+        if self.listeners:
+            super()._bus_error(address, size, access)
 
     def emit(self, event: ev.Event) -> None:
         """Tell the listeners; nothing is kept."""

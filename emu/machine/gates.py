@@ -18,10 +18,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 
+from emu.assembler.lengths import movable_size
 from emu.errors import EngineError
-from emu.machine.hostcode import protect
+from emu.machine.hostcode import executable, protect
 from emu.units import PAGE_SIZE, page_down
 
 _JUMP: Final = b"\x48\xb8%b\xff\x20"  # mov $record, %rax; jmp *(%rax)
@@ -46,6 +48,23 @@ def _unlock(address: int) -> None:
     for page in {page_down(address), page_down(address + _JUMP_SIZE - 1)} - _PAGES:
         protect(page, PAGE_SIZE, _WRITABLE)
         _PAGES.add(page)
+
+
+_LONGEST: Final = 15
+_GO_ON: Final = b"\xff\x25\0\0\0\0"  # jmp *(the next eight bytes)
+
+
+@cache
+def behind(address: int) -> int:
+    """Host code that does what the function at ``address`` does while a gate stands there: its own first instructions.
+
+    EngineError where these cannot be moved.
+    """
+    code = ctypes.string_at(address, _JUMP_SIZE + _LONGEST)
+    size = movable_size(code, _JUMP_SIZE)
+    if not size:
+        raise EngineError("a function of this Unicorn begins otherwise than known", hint="install unicorn==2.1.4")
+    return executable(code[:size] + _GO_ON + (address + size).to_bytes(8, "little"))
 
 
 class Gate:
@@ -97,4 +116,4 @@ def close_all(gates: Iterable[Gate]) -> None:
             gate.close()
 
 
-__all__ = ["Gate", "close_all", "function_at"]
+__all__ = ["Gate", "behind", "close_all", "function_at"]

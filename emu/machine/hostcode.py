@@ -24,12 +24,17 @@ def _loaded(source: str) -> tuple[int, dict[str, int]]:
             f"this is a {platform.machine()} host, and asm/host/{source}.S is {_HOST} code", hint="run kjump on x86-64"
         )
     image = assemble(resources.asm_dir() / "host" / f"{source}.S", bits=64)
-    memory = mmap.mmap(-1, page_up(len(image.code)), prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    memory[: len(image.code)] = image.code
+    return executable(image.code), dict(image.symbols)
+
+
+def executable(code: bytes) -> int:
+    """The host address of ``code``, which stays there as long as the process lives."""
+    memory = mmap.mmap(-1, page_up(len(code)), prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    memory[: len(code)] = code
     _kept.append(memory)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     protect(address, len(memory), _READ_EXECUTE)
-    return address, dict(image.symbols)
+    return address
 
 
 def protect(page: int, size: int, rights: int) -> None:

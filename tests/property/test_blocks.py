@@ -127,13 +127,15 @@ def test_both_counts_are_one_run(pieces: list[int], turns: int, cuts: list[int])
 def test_it_may_be_watched_from_the_middle_on(pieces: list[int], ticks: int) -> None:
     """A watch makes the machine count one by one; what it does is the same, and so it is once the watch has gone."""
     with benches(program(pieces, 6)) as (blocks, single):
-        for machine in (blocks.machine, single.machine):
+        seen: list[list[tuple[int, int, int, bool]]] = [[], []]
+        for machine, touches in zip((blocks.machine, single.machine), seen, strict=True):
             machine.run(ticks)
-            number = machine.watch(DATA, DATA, lambda *_: None)
+            number = machine.watch(DATA, DATA + 0xFFF, lambda *touch, touches=touches: touches.append(touch))
             machine.run(ticks)
             assert not machine.engine.by_blocks
             machine.unwatch(number)
             machine.run(50_000)
+        assert seen[0] == seen[1]
         assert blocks.machine.engine.by_blocks
         assert guest_state(blocks.machine) == guest_state(single.machine)
         assert blocks.machine.events == single.machine.events

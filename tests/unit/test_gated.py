@@ -9,6 +9,7 @@ import inspect
 
 import pytest
 
+from emu.assembler.lengths import movable_size
 from emu.errors import EngineError
 from emu.kexec.e820 import MemoryMap
 from emu.machine import blocks, start
@@ -175,7 +176,7 @@ def test_a_gate_can_be_opened_and_closed() -> None:
 
     machine = GatedMachine(machine_bench.SMALL_MAP)
     callback = ctypes.CFUNCTYPE(None)(lambda: None)
-    record = machine.engine.blocks.record(callback, "gate")
+    record = machine.engine.blocks.record(ctypes.cast(callback, ctypes.c_void_p).value or 0, "gate")
     one = Gate(machine.engine.library, "helper_rdpmc_x86_64", record, callback)
     address = function_at(machine.engine.library, "helper_rdpmc_x86_64")
     original = machine_bytes(address)
@@ -259,6 +260,28 @@ def test_a_library_without_a_function_is_refused() -> None:
 def test_memory_that_may_not_be_changed_is_told() -> None:
     with pytest.raises(EngineError, match="the rights of host memory at 0x1000 cannot be changed: error 12"):
         protect(0x1000, 0x1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [
+        ("4157 4156 4155 4989fd 4154 55", 13),
+        ("90 90 488b0500000000 90 90 90 90", 0),
+        ("90 7500 90 90 90 90 90 90 90 90 90 90", 0),
+        ("90", 0),
+    ],
+    ids=["pushes", "by RIP", "a branch", "too short"],
+)
+def test_only_code_that_does_the_same_elsewhere_is_moved(code: str, size: int) -> None:
+    assert movable_size(bytes.fromhex(code), 12) == size
+
+
+def test_what_is_behind_a_gate_can_still_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store over the end of a page is the engine's own, its gate open."""
+    bench = gated(monkeypatch, "4-level", f"movq $-2, {DATA} + 0xffc\nmovl {DATA} + 0xffe, %ebx\nhlt\n")
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.reg("rbx") == 0xFFFFFFFF
+    assert bench.machine.ram.read_int(DATA + 0xFFC, 8) == (1 << 64) - 2
 
 
 def test_another_kind_of_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
