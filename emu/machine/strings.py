@@ -17,14 +17,14 @@ from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.sensitive import Sensitive
 
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
-_SCAS = (0xAE, 0xAF)
+_CMPS, _SCAS = (0xA6, 0xA7), (0xAE, 0xAF)
 _ARITHMETIC, _EQUAL = 0x8D5, 0x44  # OF SF ZF AF PF CF; what a comparison of equals leaves
 STORING = frozenset({*_MOVS, *_STOS})
 """Opcodes of the string instructions that store."""
 
 
 class StringMover:
-    """Runs whole chunks of MOVS, STOS and SCAS.  ``written(physical, size, linear)`` hears of each store range."""
+    """Runs whole chunks of MOVS, STOS, CMPS, SCAS.  ``written(physical, size, linear)`` hears of each store range."""
 
     def __init__(self, cpu: Cpu, written: Callable[[int, int, int], bool]) -> None:
         self._cpu = cpu
@@ -34,7 +34,7 @@ class StringMover:
         """Do at most ``budget`` iterations of ``insn``, the instruction at RIP; the answer is how many were done.
 
         0 means that the engine has to do it.  RCX, RSI and RDI are updated; RIP stays; the last comparison of a
-        SCAS is always left to the engine, which sets the flags.
+        CMPS or SCAS is always left to the engine, which sets the flags.
         """
         mask = (1 << 8 * insn.address) - 1
         count = self._cpu.engine.gpr(RCX) & mask
@@ -47,6 +47,8 @@ class StringMover:
             done = self._stos(insn, limit, mask)
         elif insn.opcode in _SCAS and insn.repeat == 0xF3:
             done = self._scas(insn, min(limit, count - 1), mask)
+        elif insn.opcode in _CMPS and insn.repeat == 0xF3:
+            done = self._cmps(insn, min(limit, count - 1), mask)
         else:
             return 0
         return done
@@ -138,14 +140,39 @@ class StringMover:
         source = self._cpu.plain_page(linear, write=False) if n > 1 else None
         if source is None:
             return 0
-        pattern = self._element(insn)
         actual = string_at(source[0] + (linear & PAGE_MASK), n * insn.operand)
-        if actual != pattern * n:
-            n = next(i for i in range(n) if actual[i * insn.operand : (i + 1) * insn.operand] != pattern)
+        n = _equal(self._element(insn) * n, actual, insn.operand)
+        return self._compared(insn, n, mask, RDI)
+
+    def _cmps(self, insn: Sensitive, limit: int, mask: int) -> int:
+        """REPE CMPS over equal elements only, as :meth:`_scas`."""
+        segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
+        first, second = self._linear(RSI, segment, mask), self._linear(RDI, ES, mask)
+        n = self._room(second, insn, RDI, mask, self._room(first, insn, RSI, mask, limit))
+        if n < 2:
+            return 0
+        other = self._cpu.plain_page(second, write=False)  # the engine's order, for a fault between the two
+        one = self._cpu.plain_page(first, write=False) if other is not None else None
+        if one is None or other is None:
+            return 0
+        size = n * insn.operand
+        here, there = string_at(one[0] + (first & PAGE_MASK), size), string_at(other[0] + (second & PAGE_MASK), size)
+        return self._compared(insn, _equal(here, there, insn.operand), mask, RSI, RDI)
+
+    def _compared(self, insn: Sensitive, n: int, mask: int, *registers: int) -> int:
+        """``n`` elements were equal: the registers and flags behind them."""
         if n < 2:
             return 0
         engine = self._cpu.engine
         engine.rflags = engine.rflags & ~_ARITHMETIC | _EQUAL
-        self._advance(insn, RDI, mask, n * insn.operand)
+        for register in registers:
+            self._advance(insn, register, mask, n * insn.operand)
         self._advance(insn, RCX, mask, -n)
         return n
+
+
+def _equal(one: bytes, other: bytes, size: int) -> int:
+    """How many elements of ``size`` bytes are equal from the first on; both have the same length."""
+    if one == other:
+        return len(one) // size
+    return next(at for at in range(0, len(one), size) if one[at : at + size] != other[at : at + size]) // size

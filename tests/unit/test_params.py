@@ -6,7 +6,7 @@ from emu.kexec.allocator import PagePool
 from emu.kexec.arch import Arch
 from emu.kexec.e820 import default_map
 from emu.kexec.image import KexecImage
-from emu.kexec.layout import LoadFlag
+from emu.kexec.layout import KexecParams, LoadFlag
 from emu.kexec.load import KexecState, LoadRequest, load
 from emu.kexec.params import busy_map, pack_params, pack_refusal
 from emu.kexec.segments import Segment
@@ -33,7 +33,7 @@ def image_of(arch: Arch, flags: LoadFlag) -> KexecImage:
 def test_x86_64_parameters() -> None:
     image = image_of(Arch.X86_64, LoadFlag.PRESERVE_CONTEXT)
     block = pack_params(image, entry_offset=0x40, block=0xFFFFFFFF81000000)
-    assert len(block) == 0x80
+    assert len(block) == KexecParams.SIZE
     assert struct.unpack("<12Q", block[:0x60]) == (
         0,
         0xFFFF888000000000 + image.control_page + 0x40,
@@ -60,7 +60,7 @@ def test_i386_parameters_carry_the_page_list(arch: Arch, has_pae: int) -> None:
 
 
 def test_a_refusal_is_a_negative_errno() -> None:
-    assert pack_refusal(22) == bytes.fromhex("eaffffffffffffff").ljust(0x80, b"\0")
+    assert pack_refusal(22) == bytes.fromhex("eaffffffffffffff").ljust(KexecParams.SIZE, b"\0")
 
 
 def test_the_busy_map_marks_taken_pages_and_what_is_not_ram() -> None:
