@@ -33,6 +33,8 @@ _LONGEST = 15
 """Bytes of the longest instruction."""
 _UNMASKING = frozenset({Kind.POPF, Kind.STI})
 """Instructions whose one concern here is that an interrupt may be taken behind them."""
+_PORTS = frozenset({Kind.IN, Kind.OUT})
+"""What a strict machine lets pass as a fast one does."""
 
 
 class Loop:
@@ -213,7 +215,7 @@ class Loop:
             return self._string(insn, address, tick)
         if insn.kind in _UNMASKING and not self._machine.nmi_pending and self._board.pic.pending_vector() is None:
             return False
-        if not self._machine.strict and self._passing.lets(insn, address):
+        if (insn.kind in _PORTS or not self._machine.strict) and self._passing.lets(insn, address):
             return False
         self._stop_insn = insn
         return True

@@ -1,9 +1,9 @@
-"""Sensitive instructions that a fast machine lets the engine run without stopping it.
+"""Sensitive instructions that a fast machine lets the engine run without stopping it; of ports a strict one too.
 
 Their rules are checked in the engine's callback, before the instruction; where it is accepted and the engine does what
 the processor does, everything that follows from it is known by then and said in advance, as of the boundary behind
 it.  Whatever is out of the ordinary (a refusal, PAE's latched pointers, an MSR of ours) is stopped at, and done by
-:mod:`emu.machine.instructions` as on a strict machine, which stops at every one.
+:mod:`emu.machine.instructions` as on a strict machine, which stops at all others.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_x86_64_parameters() -> None:
         2,
         0,
     )
-    assert block[0x60:] == bytes(32)
+    assert block[0x60:] == bytes(KexecParams.SIZE - 0x60)
 
 
 @pytest.mark.parametrize(("arch", "has_pae"), [(Arch.I386, 0), (Arch.I386_PAE, 1)])
