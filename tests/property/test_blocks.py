@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.kexec.e820 import MemoryMap
-from emu.machine import events as ev
 from emu.machine.gated import GatedMachine
 from tests import machine_bench
 from tests.machine_bench import DATA, ROM, Bench, guest_state
@@ -67,9 +66,7 @@ class Recording(GatedMachine):
     def __init__(self, memory_map: MemoryMap, *, strict: bool = True, plain_strings: bool = False) -> None:
         del strict, plain_strings
         super().__init__(memory_map, by_blocks=self.by_block)
-
-    def emit(self, event: ev.Event) -> None:
-        self.events.append(event)
+        self.listeners.append(self.events.append)
 
 
 class ByInstructions(Recording):
