@@ -16,6 +16,7 @@ from emu.journey.symbols import Symbols
 from emu.kexec.arch import Arch
 from emu.kexec.image import KexecImage
 from emu.machine import events as ev
+from emu.machine.gated import GatedMachine
 from emu.machine.history import History, Instant
 from emu.machine.machine import Machine
 
@@ -137,8 +138,9 @@ class BootRecording:
 
     journey = None
 
-    def __init__(self, machine: Machine, every: int) -> None:
-        self.machine = machine
+    def __init__(self, machine: GatedMachine, every: int) -> None:
+        self.machine: Machine = machine
+        self._loop = machine.loop
         self.symbols = Symbols()
         self.history = History(machine, every)
         self.findings: Sequence[Finding] = ()
@@ -160,6 +162,7 @@ class BootRecording:
     def finish(self, outcome: ev.Outcome | None, places: Sequence[tuple[str, bool, ev.Position, int]]) -> None:
         """The run is over; ``places`` are begins and ends of transitions: name, begins, position, tick."""
         self.machine.listeners.remove(self._heard)
+        self._loop.on_wait = self._waits
         self.history.stop(outcome)
         self.history.events = self._events
         barriers = {one.at.tick: one.at for one in self.history.checkpoints if one.barrier}
@@ -167,6 +170,12 @@ class BootRecording:
             Mark(name, begins, barriers.get(tick, Instant(tick, 0)), position.n)
             for name, begins, position, tick in places
         ]
+
+    def _waits(self, _ticks: int) -> None:
+        """A halted processor waits: no longer than until something was done to it, if that was here."""
+        now = self.machine.count.ticks
+        if any(one.barrier and one.at.tick == now for one in self.history.checkpoints):
+            self.machine.stop(ev.StepLimit(0))
 
     def add_jumps(self, images: Sequence[tuple[int, KexecImage]], stubs: Sequence[Image]) -> None:
         """What jumps were about: each image from the tick of its jump on; the code in each control page."""
