@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emu.errors import AssemblyError
 
 _CPP_DIRECTIVE = re.compile(
     r"#(?:include\s*[<\"]|define\s+\w|(?:ifdef|ifndef|undef)\s+\w+\s*$|(?:if|elif)\s+[\w!(]|(?:else|endif)\s*(?:$|/))"
 )
+
+_SPECIAL = re.compile(r"[\"'#/]")
+_KEPT_FILES = 256
+"""Files whose statements are kept: the same few are included again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,9 @@ def strip_comments(text: str) -> str:
     """``text`` with every comment (``#``, ``//``, ``/* */``) blanked; strings and character constants are kept."""
     out: list[str] = []
     at = 0
-    while at < len(text):
+    while (special := _SPECIAL.search(text, at)) is not None:
+        out.append(text[at : special.start()])
+        at = special.start()
         char = text[at]
         end: int | None = None
         if char == '"':
@@ -108,13 +115,21 @@ def strip_comments(text: str) -> str:
         end = at + 1 if end is None else end
         out.append(text[at:end])
         at = end
+    out.append(text[at:])
     return "".join(out)
 
 
 def split_outside(text: str, separator: str, *, brackets: bool = False) -> list[tuple[int, str]]:
     """Pieces of ``text`` between ``separator`` outside quotes (and outside parentheses), with their offsets."""
+    if separator not in text:
+        return [(0, text)]
     pieces: list[tuple[int, str]] = []
     start = at = depth = 0
+    if not ('"' in text or "'" in text or (brackets and "(" in text)):
+        for piece in text.split(separator):
+            pieces.append((start, piece))
+            start += len(piece) + 1
+        return pieces
     while at < len(text):
         char = text[at]
         if char == '"':
@@ -146,7 +161,8 @@ def _refuse_cpp(line: str, position: Position) -> None:
         )
 
 
-def read_statements(text: str, name: str) -> list[Statement]:
+@lru_cache(maxsize=_KEPT_FILES)
+def read_statements(text: str, name: str) -> tuple[Statement, ...]:
     """The statements of a source file called ``name``.
 
     Raises:
@@ -161,4 +177,4 @@ def read_statements(text: str, name: str) -> list[Statement]:
             start, stripped = strip_piece(offset, piece)
             if stripped:
                 statements.append(Statement(stripped, Position(name, number, start + 1, original)))
-    return statements
+    return tuple(statements)

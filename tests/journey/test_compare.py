@@ -12,12 +12,12 @@ from emu.cli import main
 from emu.journey.scene import HANDOFFS, TRANSFERS, find_journey, make_scene
 from emu.report.compare import Pairing, Row, compare, show_table
 
-SMALL = ["--ram", "24M", "--target", "2M"]
+SMALL = ["--ram", "24M", "--target", "1M"]
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[tuple[str, str], Row]:
-    make = partial(make_scene, find_journey("checkpoint"), ram="24M", target="2M")
+    make = partial(make_scene, find_journey("checkpoint"), ram="24M", target="1M")
     pairings = [Pairing(make, "x86_64", transfer, "page") for transfer in TRANSFERS]
     return {(row.transfer, row.handoff): row for row in compare(pairings, 1)}
 
@@ -31,7 +31,7 @@ def test_a_copy_moves_what_b_may_use_three_times_where_a_swap_does_it_twice(
     rows: dict[tuple[str, str], Row],
 ) -> None:
     copy, swap, reserved = (rows[transfer, "page"] for transfer in ("copy", "swap", "reserved"))
-    pages = (2 << 20) // 4096
+    pages = (1 << 20) // 4096
     low = reserved.pages_moved
     assert low is not None
     assert swap.pages_moved == low + 2 * pages
@@ -49,7 +49,7 @@ def test_b_is_kept_by_all_but_copy(rows: dict[tuple[str, str], Row]) -> None:
 def test_a_reserved_target_area_costs_its_own_size(rows: dict[tuple[str, str], Row]) -> None:
     extra = rows["reserved", "page"].extra_ram
     assert extra is not None
-    assert extra > 2 << 20
+    assert extra > 1 << 20
 
 
 def test_a_pairing_that_cannot_run_says_why() -> None:

@@ -20,7 +20,7 @@ def scene_of(arch: Arch, transfer: str, handoff: str, transitions: tuple[str, ..
     journey = find_journey("hibernate")
     lines = {**journey.command_lines, "a": f"{journey.command_lines['a']} reloads=1"}
     journey = replace(journey, e820=SPARSE, transitions=transitions, command_lines=lines)
-    return make_scene(journey, arch=arch, transfer=transfer, handoff=handoff, ram="24M", target="2M")
+    return make_scene(journey, arch=arch, transfer=transfer, handoff=handoff, ram="24M", target="1M")
 
 
 @pytest.mark.parametrize(

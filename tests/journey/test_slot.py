@@ -30,9 +30,9 @@ def run_with_slot(arch: Arch, transfer: str, slot: int) -> list[str]:
         ("swap", AREA + 0x800),  # B's own page, and nothing there
         ("swap", AREA + 4),  # a cookie would be in the page before
         ("swap", 0x80_0000),  # a hole
-        ("swap", 0x170_0000),  # A's memory
+        ("swap", 0x138_0000),  # A's memory
         ("reserved", AREA),  # A's memory
-        ("reserved", 0x170_0000),  # A's memory behind the area
+        ("reserved", 0x138_0000),  # A's memory behind the area
     ],
 )
 def test_a_slot_without_a_cookie_is_refused(arch: Arch, transfer: str, slot: int) -> None:

@@ -50,4 +50,4 @@ def test_preprocessor_lines_are_refused_and_not_taken_for_comments(line: str) ->
 
 @pytest.mark.parametrize("line", ["# include this", "#!shebang", "#else we lose", "## a heading", "#defined elsewhere"])
 def test_comments_that_only_resemble_them_are_comments(line: str) -> None:
-    assert read_statements(line, "x.S") == []
+    assert read_statements(line, "x.S") == ()

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from emu.cli import main
 from emu.resources import asm_dir
 
 GOOD = "claim it_holds\nholds\n"
@@ -51,7 +52,6 @@ def test_junit_has_an_item_for_each_claim(mine: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["no_such_claim"], "no claim is called so"),
         (["./no_such_file.S"], "cannot be read"),
         (["--stub", "no_such_stub.S"], "no such file"),
     ],
@@ -63,6 +63,11 @@ def test_what_is_not_there_is_bad_input(words: list[str], complaint: str) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_a_name_that_no_claim_has_is_bad_input(mine: Path) -> None:
+    done = kjump(mine, "no_such_claim")
+    assert (done.returncode, "no claim is called so" in done.stderr) == (2, True)
+
+
 def test_a_file_that_does_not_assemble_is_told_with_its_line(mine: Path) -> None:
     mine.write_text(mine.read_text() + " movl %nothing, %eax\n")
     done = kjump(mine)
@@ -70,11 +75,11 @@ def test_a_file_that_does_not_assemble_is_told_with_its_line(mine: Path) -> None
     assert "mine.S:12:" in done.stdout + done.stderr
 
 
-def test_list_names_topics_claims_and_modes() -> None:
-    done = kjump("--list", "rep_movs")
-    assert done.returncode == 0
-    assert done.stdout.startswith("rep_movs: rep movs")
-    assert "  a count of zero copies nothing and leaves the registers  [16 32 i386 i386-pae x86_64" in done.stdout
+def test_list_names_topics_claims_and_modes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--list", "rep_movs"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("rep_movs: rep movs")
+    assert "  a count of zero copies nothing and leaves the registers  [16 32 i386 i386-pae x86_64" in shown
 
 
 def test_a_stub_of_ones_own_runs_the_claims_about_it(tmp_path: Path) -> None:
@@ -82,9 +87,10 @@ def test_a_stub_of_ones_own_runs_the_claims_about_it(tmp_path: Path) -> None:
     path = tmp_path / "stub.S"
     text = source.read_text()
     path.write_text(text)
-    good = kjump("--stub", path, "peer_that_only_returns")
+    claims = asm_dir() / "tests" / "relocate.S"
+    good = kjump("--stub", path, claims, "peer_that_only_returns")
     assert (good.returncode, "2 passed" in good.stdout) == (0, True)
     path.write_text(text.replace("    popq    %r12\n", "    popq    %r14\n"))
-    bad = kjump("--stub", path, "peer_that_only_returns")
+    bad = kjump("--stub", path, claims, "peer_that_only_returns")
     assert bad.returncode == 1
     assert "r12: " in bad.stdout
