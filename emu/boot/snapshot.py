@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from emu.machine.counting import CountState
 from emu.machine.cpu import GPR_NAMES, SEGMENT_NAMES
 from emu.machine.gated import GatedMachine
 from emu.machine.instructions import InstructionState
+from emu.machine.owners import intervals
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.segments import SegmentCache, TableRegister
 
@@ -144,15 +146,27 @@ def restore(path: Path) -> GatedMachine:
     if not isinstance(state, Saved) or len(body) != start + count * PAGE_SIZE:
         raise ImageError("is damaged or truncated", where=str(path))
     machine = GatedMachine(MemoryMap.decode(state.ranges), roms=state.roms, post_port=state.post_port)
-    view = memoryview(body)
-    for index, pfn in enumerate(pages):
-        bank = machine.ram.bank_at(pfn << PAGE_SHIFT)
-        if bank is None:
-            raise ImageError(f"has a page {pfn:#x} outside its memory map", where=str(path))
-        at = (pfn << PAGE_SHIFT) - bank.start
-        bank.view[at : at + PAGE_SIZE] = view[start + index * PAGE_SIZE : start + (index + 1) * PAGE_SIZE]
+    _fill(machine, pages, memoryview(body)[start:], path)
     _put(machine, state)
     return machine
+
+
+def _fill(machine: GatedMachine, pages: Sequence[int], data: memoryview, path: Path) -> None:
+    """Put ``data`` into the page frames ``pages``, runs of them at once."""
+    if any(pfn >= following for pfn, following in pairwise(pages)):
+        raise ImageError("is damaged: its pages are out of order", where=str(path))
+    done = 0
+    for first, behind in intervals(pages):
+        pfn = first
+        while pfn < behind:
+            bank = machine.ram.bank_at(pfn << PAGE_SHIFT)
+            if bank is None:
+                raise ImageError(f"has a page {pfn:#x} outside its memory map", where=str(path))
+            at = (pfn << PAGE_SHIFT) - bank.start
+            size = min((behind - pfn) << PAGE_SHIFT, bank.size - at)
+            bank.view[at : at + size] = data[done : done + size]
+            done += size
+            pfn += size >> PAGE_SHIFT
 
 
 def _older(path: Path) -> ImageError:

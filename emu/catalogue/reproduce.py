@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from emu.catalogue.entries import Entry, Patch
 from emu.catalogue.seams import bug
@@ -20,6 +19,9 @@ from emu.journey.journey import Journey
 from emu.journey.scene import Scene, find_journey, make_scene, parse_arch, read_journey
 from emu.trials.registry import all_trials
 from emu.trials.trial import run_trial
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAM, TARGET = "24M", "2M@16M"
@@ -153,6 +155,8 @@ class _Failure:
 
 
 def _run_pytest(test: str) -> Seen | None:
+    import pytest  # noqa: PLC0415 - a tenth of a second of every command, and wanted only here
+
     if not (ROOT / "tests").is_dir():
         raise KjumpError("the suite is not here", where=test, hint="run this in a checkout")
     file, _, _ = test.partition("::")

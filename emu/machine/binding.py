@@ -303,7 +303,7 @@ class Binding(CpuState):
         callback: Any = self._kept(_PROTECTED_HOOK(self._guarded(function, answer=True)))
         return ctypes.cast(callback, ctypes.c_void_p).value or 0
 
-    def _hook_protected(self, routine: int, argument: int, begin: int, end: int) -> None:
+    def _hook_protected(self, routine: int, argument: int, begin: int = 1, end: int = 0) -> None:
         """Call host code at ``routine`` before a store into ROM, RIP at the instruction; 1 lets the store happen."""
         self._hook_host(unicorn_const.UC_HOOK_MEM_WRITE_PROT, routine, argument, begin, end)
 

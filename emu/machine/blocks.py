@@ -12,7 +12,7 @@ use, and :func:`emu.machine.calibration.counts_by_blocks` tries the rest.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from emu.machine.hostcode import routine
@@ -82,7 +82,7 @@ class Blocks:
         self._empty = b""
         self._pages = (ctypes.c_uint8 * 0)()
         self._banks: Any = None
-        self._give_back = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(routine("give_back", "blocks"))
+        self._give_back: Callable[[int], int] | None = None
         self._budget = self._withheld = 0
         self._records: list[Record] = []
 
@@ -183,4 +183,6 @@ class Blocks:
 
     def give_back(self) -> bool:
         """What of the block at hand has not run is not counted; false where RIP is in no block that began."""
+        if self._give_back is None:  # most engines never count by blocks
+            self._give_back = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(routine("give_back", "blocks"))
         return bool(self._give_back(self.fields))

@@ -239,19 +239,26 @@ class Engine(Binding):
         """Before each block call host code at ``routine``: (engine, linear address, size in bytes, ``argument``)."""
         return self._asked_for(self._hook_blocks(routine, argument))
 
-    def on_rom_write(self, callback: Callable[[int, int, int], None], ranges: Iterable[tuple[int, int]]) -> None:
+    def on_rom_write(
+        self, callback: Callable[[int, int, int], None], roms: Iterable[tuple[int, int]] | None = None
+    ) -> None:
         """Call ``callback(physical, size, value)`` before each store into ROM, which then happens all the same.
 
-        ``ranges`` are physical (first, last): the engine takes a longer way for each store into them.  Outside of them
-        it then does not notice stores into code through another linear address than that by which it was fetched.
+        ``roms`` are where it is (physical, first and last).  The engine takes a longer way for each store into these
+        ranges, or for every store where none are given.  In the other ranges it does not notice by itself a store into
+        code through another linear address than that by which the code was fetched.
         """
 
         def hook(_uc: object, _kind: int, address: int, size: int, value: int, _data: object) -> bool:
             callback(address, size, value)
             return True
 
-        record = self.blocks.record(self._protected_callback_of(hook))
-        for first, last in ranges:
+        function = self._protected_callback_of(hook)
+        if roms is None:
+            self._hook_protected(function, 0)
+            return
+        record = self.blocks.record(function)
+        for first, last in roms:
             self._hook_protected(routine("store", "blocks"), record, first, last)
 
     def unwatch(self, handle: int) -> None:

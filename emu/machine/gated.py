@@ -12,7 +12,7 @@ instructions are the engine's, and each iteration counts as an instruction.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from emu.kexec.e820 import MemoryMap
@@ -385,13 +385,16 @@ class GatedMachine(Machine):
         self.instructions = GatedInstructions(self)
         self.loop = GatedLoop(self)
         super()._wire()
-        self.engine.blocks.know_memory(self.engine.memory, self._rom_ranges())
+        self.engine.blocks.know_memory(self.engine.memory, self._roms())
         self.engine.on_flushed = self.engine.blocks.dropped
         self.engine.on_new_code = lambda _linear, _size: False
         self.engine.on_own_block = lambda _linear: None
 
-    def _rom_ranges(self) -> Sequence[tuple[int, int]]:
-        """ROM alone: all stores into code are noticed by gates."""
+    def _hear_of_rom(self) -> None:
+        """ROM alone: stores into code are noticed by gates."""
+        self.engine.on_rom_write(self._rom_write, self._roms())
+
+    def _roms(self) -> list[tuple[int, int]]:
         return [(bank.start, bank.end - 1) for bank in self.ram.banks if bank.rom]
 
     def _host_wrote(self, address: int, data: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emu.kexec.e820 import MemoryMap
@@ -102,7 +102,7 @@ class Machine:
             for first, last in ((start, min(end, PDPT_PAGE)), (max(start, PDPT_PAGE + PAGE_SIZE), end)):
                 if first < last:
                     self.engine.map_hole(first, last - first, self._hole_read, self._hole_write)
-        self.engine.on_rom_write(self._rom_write, self._rom_ranges())
+        self._hear_of_rom()
         self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
         self.engine.on_intercept = self.loop.on_intercept
         self.engine.on_new_code = self.code.scan
@@ -113,9 +113,8 @@ class Machine:
         self.cpu.on_store = self.policy.processor_store
         self.ram.on_host_write = self._host_wrote
 
-    def _rom_ranges(self) -> Sequence[tuple[int, int]]:
-        """Physical ranges (first, last) in which stores into ROM are looked for: see :meth:`Engine.on_rom_write`."""
-        return ((0, PHYS_MASK),)
+    def _hear_of_rom(self) -> None:
+        self.engine.on_rom_write(self._rom_write)
 
     # ---- events ------------------------------------------------------------------------------------------------
 

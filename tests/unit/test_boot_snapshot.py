@@ -13,7 +13,7 @@ import zstandard
 
 from emu.boot.flat import flat_plan
 from emu.boot.load import load
-from emu.boot.snapshot import MAGIC, layout_digest, restore, save
+from emu.boot.snapshot import MAGIC, _fill, layout_digest, restore, save
 from emu.cli import main
 from emu.errors import ImageError
 from emu.kexec.e820 import default_map
@@ -53,6 +53,16 @@ def test_it_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     registers = second.cpu.registers()
     assert (registers["rsi"], registers["rdi"]) == (3, 0x123456789ABCDEF0)
     assert second.ram.read_int(0x300008, 4) == 1
+
+
+def test_pages_out_of_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="its pages are out of order"):
+        _fill(machine(), [5, 4], memoryview(bytes(0x2000)), tmp_path)
+
+
+def test_pages_outside_of_memory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="has a page 0x9f outside its memory map"):
+        _fill(machine(), [0x9E, 0x9F], memoryview(bytes(0x2000)), tmp_path)
 
 
 def test_pages_of_zeroes_are_not_kept(tmp_path: Path) -> None:
