@@ -277,12 +277,23 @@ def known_after_call(scene: Scene) -> list[Finding]:
     ]
 
 
-def died(scene: Scene, outcome: ev.TripleFault) -> list[Finding]:
-    """The machine reset itself while a jump was open, with the known fault that the evidence is of."""
+def died(scene: Scene, outcome: ev.TripleFault, back_into: Jump | None) -> list[Finding]:
+    """The machine reset itself while a jump was open, with the known fault that the evidence is of.
+
+    ``back_into``: the jump that this one goes back into, if it is one that does.
+    """
     state, jump = scene.machine.cpu.registers(), scene.jump
     because = [f"{one.why}" for one in outcome.chain]
     catalogue = ""
-    if jump.returned is not None and state["cr0"] & Cr0.PG and not state["cr4"] & Cr4.PAE and jump.control.arch.is_pae:
+    if jump.entered is None and outcome.pc == jump.start and scene.machine.cpu.walk(jump.start).physical is None:
+        catalogue = "B-26" if back_into is not None else "B-25"
+        whose = (
+            f", in the control page {show_phys(back_into.control.page)} of jump {back_into.number}" if back_into else ""
+        )
+        because.insert(0, f"the stub's tables do not map the peer's entry {show_phys(jump.start)}{whose}")
+    elif (
+        jump.returned is not None and state["cr0"] & Cr0.PG and not state["cr4"] & Cr4.PAE and jump.control.arch.is_pae
+    ):
         catalogue = "B-24"
         because.insert(0, "CR0.PG was set while CR4.PAE is 0: PAE tables are walked as 2-level ones")
     elif jump.back is not None and not state["gdtr.limit"]:

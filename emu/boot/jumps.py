@@ -93,8 +93,10 @@ class Jumps:
             self._reached(outcome.address)
             return True
         if isinstance(outcome, ev.TripleFault) and self.jumps:
-            jump = next((one for one in reversed(self.jumps) if one.stage is not Stage.DONE), self.jumps[-1])
-            self._check(jump, "ended", checks.died(self._scene(jump), outcome))
+            jump = max(self.jumps, key=lambda one: max(tick for _, tick in one.places.values()))
+            page = jump.start & ~PAGE_MASK
+            back_into = next((one for one in self.jumps if one is not jump and one.control.page == page), None)
+            self._check(jump, "ended", checks.died(self._scene(jump), outcome, back_into))
         return False
 
     def _begin(self, control: ControlPage) -> None:

@@ -64,8 +64,10 @@ def program_a(kernel: bytes, line: str, initrd: bytes) -> bytes:
     return elf(code + low + protected + initrd, 64)
 
 
-def program_b(symbols: dict[str, int]) -> bytes:
+def program_b(symbols: dict[str, int], *, bridged: bool = True) -> bytes:
     """B's first process; A and B are the same kernel, whose symbols are linear addresses."""
     banner = symbols["linux_banner"] - TEXT_BASE
-    code = _assembled("two_b.S", BASE + HEADERS[64], BANNER=banner, BRIDGE=BRIDGE, GDT=symbols["gdt_page"])
+    code = _assembled(
+        "two_b.S", BASE + HEADERS[64], BANNER=banner, BRIDGE=BRIDGE, GDT=symbols["gdt_page"], BRIDGED=int(bridged)
+    )
     return elf(code, 64)

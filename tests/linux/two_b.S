@@ -5,7 +5,8 @@
  *
  * A kernel of 6.1 comes back with the GDT and by the page tables that its peer left, and its peer has given its GDT up
  * and need not map the other's control page.  So what this process loads to jump back is a page of code of its own, at
- * BRIDGE, which A and B both pass: it hands A's GDT and A's tables to A, and B's GDT to B.
+ * BRIDGE, which A and B both pass: it hands A's GDT and A's tables to A, and B's GDT to B.  With BRIDGED=0 it loads no code,
+ * and A's entry is called as it is.
  */
 .set SYS_READ, 0
 .set SYS_WRITE, 1
@@ -83,9 +84,14 @@ parsed:	movq	%rbx, a_entry(%rip)
 	movq	TABLES_IN_CONTROL_PAGE(%rax), %rcx
 	movq	%rcx, a_tables(%rip)
 
+	.if	BRIDGED
 	movl	$BRIDGE, %edi
-	movl	$1, %esi
 	leaq	segment(%rip), %rdx
+	.else
+	movq	a_entry(%rip), %rdi
+	leaq	nothing(%rip), %rdx
+	.endif
+	movl	$1, %esi
 	movl	$PRESERVE_CONTEXT, %r10d
 	movl	$SYS_KEXEC_LOAD, %eax
 	syscall
@@ -177,6 +183,8 @@ bridge_end:
 	.balign	8
 segment:			/* struct kexec_segment: buf, bufsz, mem, memsz */
 	.quad	bridge, bridge_end - bridge, BRIDGE, PAGE_SIZE
+nothing:			/* what kexec --load-jump-back-helper loads */
+	.quad	0, 0, 0, 0
 proc:	.asciz	"proc"
 proc_folder:	.asciz	"/proc"
 cmdline_name:	.asciz	"/proc/cmdline"
