@@ -34,13 +34,15 @@ def setter_for(machine: Machine, name: str) -> Callable[[int], None]:
         return lambda value: _control(machine, int(wanted[2]), value)
     if wanted == "efer":
         return lambda value: _efer(machine, value)
+    if wanted in ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"):
+        return lambda value: engine.set_dr(int(wanted[2]), value)
     if wanted in SEGMENT_NAMES:
         index = SEGMENT_NAMES.index(wanted)
         return lambda value: _selector(machine, index, value)
     if wanted in ("gdtr.base", "idtr.base", "gdtr.limit", "idtr.limit"):
         return lambda value: _table(machine, wanted, value)
     raise DebuggerError(
-        f"no register is called {name}, or it cannot be set", hint="general, rip, rflags, cr, efer, segments"
+        f"no register is called {name}, or it cannot be set", hint="general, rip, rflags, cr, dr, efer, segments"
     )
 
 

@@ -25,8 +25,8 @@ class DebugOptions:
     """What the command line of ``kjump debug`` says besides the scene.
 
     ``at`` is a position (``N`` or ``N.k``), a transition, or empty for the beginning; ``at_finding`` begins at the
-    first finding.  ``scripts`` run before ``commands``; ``batch`` ends behind them; ``gdb`` is ``[HOST:]PORT`` to serve
-    gdb there in place of a prompt.
+    first finding; ``stopped`` is where the session stands already, and why.  ``scripts`` run before ``commands``;
+    ``batch`` ends behind them; ``gdb`` is ``[HOST:]PORT`` to serve gdb there in place of a prompt.
     """
 
     at: str = ""
@@ -35,6 +35,7 @@ class DebugOptions:
     batch: bool = False
     gdb: str = ""
     at_finding: bool = False
+    stopped: Stopped | None = None
 
 
 def open_session(what: Session | Scene | Path, progress: Callable[[str], None] | None = None) -> Session:
@@ -76,7 +77,7 @@ def debug_main(
     """
     options = options or DebugOptions()
     session = open_session(what, progress)
-    stopped = None
+    stopped = options.stopped
     if options.at:
         stopped = go_to(session, options.at)
     elif options.at_finding:

@@ -27,7 +27,7 @@ from emu.journey.scene import Scene
 from emu.journey.scene_data import scene_json
 
 _CASES = 2000
-SMALL_RAM, SMALL_TARGET = "24M", "2M@16M"
+SMALL_RAM, SMALL_TARGET, SMALL_AREA = "24M", "2M@16M", "2M"
 """The machine of a campaign where nobody says otherwise: what is fuzzed is the same, and it boots in a second."""
 
 
@@ -121,7 +121,8 @@ def fuzz_main(args: argparse.Namespace, scenes: Callable[[argparse.Namespace], l
     _check(args)
     args.fast = True
     if args.ram is None and args.target is None:
-        args.ram, args.target = SMALL_RAM, SMALL_TARGET
+        args.ram = SMALL_RAM
+        args.target = SMALL_AREA if args.transfer == "reserved" else SMALL_TARGET
     chosen = scenes(args)
     if len(chosen) > 1:
         raise FuzzError("a campaign is of one architecture", where="--arch", hint="name it")

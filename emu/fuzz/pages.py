@@ -147,6 +147,21 @@ class Pages:
                 bad.append(known.pfn << PAGE_SHIFT)
         return bad + self.strays()
 
+    def harmed(self) -> list[tuple[int, int]]:
+        """Physical ranges (start, behind) that changed and must not: pages, or a byte where not all of one counts."""
+        found = [(page, page + PAGE_SIZE) for page in self.strays()]
+        for known in self.known:
+            now = bytes(known.view)
+            if known.rule is Rule.KEPT and not same(now, known.base, known.mask):
+                start = known.pfn << PAGE_SHIFT
+                if known.mask == _FULL:
+                    found.append((start, start + PAGE_SIZE))
+                else:
+                    mask = known.mask.to_bytes(PAGE_SIZE, "little")
+                    at = next(i for i in range(PAGE_SIZE) if (now[i] ^ known.base[i]) & mask[i])
+                    found.append((start + at, start + at + 1))
+        return found
+
     def strays(self) -> list[int]:
         """Physical addresses of pages outside the learned ones that were stored to and are not as before."""
         found = []

@@ -119,6 +119,20 @@ class Stage:
         for name, value in values.items():
             self.machine.engine.set_gpr(GPR_NAMES.index(name), value)
 
+    def set_state(self, values: Mapping[str, int]) -> None:
+        """What else a case begins with: rip, rflags, cr0, cr4, efer, dr0."""
+        self.set.update(values)
+        engine = self.machine.engine
+        for name, value in values.items():
+            if name in ("rip", "rflags", "efer"):
+                setattr(engine, name, value)
+            elif name.startswith("cr"):
+                engine.set_cr(int(name[2:]), value)
+            else:
+                engine.set_dr(int(name[2:]), value)
+        if values.keys() & {"cr0", "cr4", "efer"}:
+            engine.settle()
+
     def run(self, ticks: int, instructions: int = MOST_INSTRUCTIONS) -> Ended:
         """Run for at most ``ticks`` and ``instructions``, to an arrival or to where the machine stops."""
         machine = self.machine

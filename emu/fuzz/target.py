@@ -18,11 +18,15 @@ Cover = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A case as things done to the machine at ``position`` of the journey: physical stores, registers by name."""
+    """A case as things done to the machine at ``position`` of the journey: physical stores, registers by name.
+
+    ``bad`` are physical ranges (start, behind) of memory that the case changed and must not: a store there is wrong.
+    """
 
     position: Position
     writes: tuple[tuple[int, bytes], ...]
     registers: tuple[tuple[str, int], ...]
+    bad: tuple[tuple[int, int], ...] = ()
 
 
 class World(Protocol):

@@ -57,7 +57,7 @@ class Trip:
         jump = window.loaded.image.jump
         self.jump_page = int(jump.jump_page) if jump is not None else 0
         raw = self.stage.machine.ram.read(self.jump_page, PAGE_SIZE)
-        self.page = JumpPage.unpack(raw) if jump is not None and window.loaded.jump_entry is not None else None
+        self.page = JumpPage.unpack(raw) if journey.scene.handoff == "page" and self.jump_page else None
         self.after = self._arch.text_base + journey.kernel_a.symbols["after_jump"]
         self.refusals = tuple(self._b.symbols[name] for name in REFUSALS if name in self._b.symbols)
 
@@ -97,7 +97,7 @@ class Trip:
     def enter(self, address: int) -> None:
         """Whoever runs jumps there; its own checks are done."""
         self.stage.set_registers({"rsp": 0})
-        self.stage.machine.engine.rip = address
+        self.stage.set_state({"rip": address})
 
     def set_back(self, address: int) -> None:
         """Let B go back by a call of ``address``, the return address that it found on its stack."""
@@ -109,6 +109,11 @@ class Trip:
         """What was put in since the last reset."""
         position = self.stage.machine.here()[0]
         return Script(position, tuple(self.stage.written), tuple(self.stage.set.items()))
+
+    def harmed(self) -> tuple[tuple[int, int], ...]:
+        """Physical ranges (start, behind) that changed against the rules since the last reset, but for the input."""
+        given = {page & -PAGE_SIZE for at, data in self.stage.written for page in (at, at + len(data) - 1)}
+        return tuple(one for one in self.stage.pages.harmed() if one[0] & -PAGE_SIZE not in given)
 
     def result(
         self, verdict: Verdict, ended: Ended, row: str, why: str = "", detail: str = "", *, past: bool = True

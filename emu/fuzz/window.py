@@ -30,7 +30,7 @@ _FEW = 4
 _HANDLER_STACK = 1024
 _LAST_STEPS = 0x100
 """Bytes of B's code behind its last look at the page, to where it has left."""
-SUSPEND, RETURN = "suspend", "return"
+SUSPEND, RETURN, SLOT = "suspend", "return", "slot"
 REFUSALS = ("bad_jump_page", "bad_entries")
 """Where B goes when it does not go back: esi holds the text that says why."""
 
@@ -44,12 +44,11 @@ class Window:
     """A journey at the beginning of a short movement.
 
     ``kept`` are the (destination, source) pages that the list still has; ``called`` are A's registers at the stub's
-    first instruction; ``stage`` is what cases run on.
+    first instruction; ``stage`` is what cases run on.  At the slot nothing is about to move: the list is whole.
     """
 
     journey: Journey
     loaded: Loaded
-    move: Movement
     kept: tuple[Pair, ...]
     called: dict[str, int]
     stage: Stage
@@ -101,6 +100,8 @@ def open_window(scene: Scene, name: str, *, still: bool = False) -> Window:
     ``still``: few pages are left on the list, and none in which code of the journey's runs: code that never moves is
     translated once and not in every case.
     """
+    if name == SLOT:
+        return _at_slot(scene)
     return _at_suspend(scene, still=still) if name == SUSPEND else _at_return(scene, still=still)
 
 
@@ -211,6 +212,25 @@ def _to_last_look(scene: Scene, journey: Journey) -> None:
         raise _not_reached(scene, journey, "the jump back")
 
 
+def _at_slot(scene: Scene) -> Window:
+    """Where A is back and all of B is kept: cases call A's check of what is in the slot, and arrive behind it."""
+    journey = Journey(scene)
+    journey.run(RETURN)
+    a = journey.kernel_a
+    if journey.result.exit_status is not None or not {"check_slot", "go_on"} <= a.symbols.keys():
+        raise _not_reached(scene, journey, "A's check of the slot")
+    machine = journey.machine
+    machine.clear_break_in()
+    machine.ram.rebase()
+    machine.flush_translations()
+    stack = _stack_page(journey)
+    free = set() if stack is None else {stack}
+    tables = set(machine.owners.pfns(Owner.PAGE_TABLE))
+    pages = Pages(machine, rules([(Rule.KEPT, tables), (Rule.FREE, free)]), {}, _table_masks(journey))
+    stage = _stage(journey, SLOT, pages, [scene.arch.text_base + a.symbols["go_on"]])
+    return Window(journey, journey.require_loaded(), (), {}, stage)
+
+
 def _programs(journey: Journey) -> list[tuple[Image, int]]:
     """Every program with each linear address at which its first byte is seen."""
     loaded, arch = journey.require_loaded(), journey.scene.arch
@@ -254,13 +274,20 @@ def _window(
     expected = {pfn: move.expected.page(pfn) for pfn in pfns}
     volatile = [*move.volatile, *_stacks(journey, kept)]
     masks = {pfn: mask_of(pfn << PAGE_SHIFT, volatile) for pfn in pfns}
-    for pfn in machine.owners.pfns(Owner.PAGE_TABLE):
-        masks[pfn] = table_mask(4 if journey.scene.arch.levels == 2 else 8)
-    pages = Pages(machine, rules(groups), expected, masks)
+    pages = Pages(machine, rules(groups), expected, masks | _table_masks(journey))
+    return Window(journey, loaded, tuple(kept), called, _stage(journey, name, pages, arrivals))
+
+
+def _table_masks(journey: Journey) -> dict[int, int]:
+    mask = table_mask(4 if journey.scene.arch.levels == 2 else 8)
+    return dict.fromkeys(journey.machine.owners.pfns(Owner.PAGE_TABLE), mask)
+
+
+def _stage(journey: Journey, name: str, pages: Pages, arrivals: Sequence[int]) -> Stage:
     programs = _programs(journey)
-    stage = Stage(
+    return Stage(
         name,
-        machine,
+        journey.machine,
         journey.symbols,
         pages,
         stops=handlers_of(programs),
@@ -268,7 +295,6 @@ def _window(
         code=code_of(programs),
         branches=_branches(journey),
     )
-    return Window(journey, loaded, move, tuple(kept), called, stage)
 
 
 def _own(image: Image) -> set[int]:

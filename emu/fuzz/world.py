@@ -49,9 +49,11 @@ class TripWorld:
         raise NotImplementedError
 
     def script(self, case: Case) -> Script | None:
-        """The input of ``case`` as things done to the machine of the journey."""
+        """The input of ``case`` as things done to the machine of the journey, and what it did that is bad."""
         trip, _ = self.put(case)
-        return trip.script()
+        script = trip.script()
+        self.run(case)
+        return replace(script, bad=trip.harmed())
 
     def begin_batch(self, covered: frozenset[Cover] = frozenset()) -> None:
         """``covered`` is no news any more."""

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
+from emu.cli_fuzz import open_case
 from emu.errors import FuzzError
+from emu.fuzz.batch import Plan, close_worlds, world_of
 from emu.fuzz.case import Case
-from emu.fuzz.fields import fresh, mutated
+from emu.fuzz.case_file import CaseFile
+from emu.fuzz.fields import Word, fresh, mutated
+from emu.fuzz.points import Atlas
 from emu.fuzz.target import World
 from emu.fuzz.targets.entry import EntryWorld
 from emu.fuzz.targets.table import TARGETS, find_target
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
+from emu.journey.scene_data import scene_json
 from emu.kexec.arch import Arch
+from tests.journey.test_broken_stubs import B64
 
 MACHINE_TARGETS = ("entry", "list", "jumpbuf", "cmdline", "regs", "irq")
 CASES = 36
 
 
-def opened(name: str, arch: Arch) -> World:
-    scene = make_scene(find_journey("jump"), arch=arch, ram="24M", target="2M@16M", strict=False)
-    return find_target(name).open(scene)
+Open = Callable[[str, Arch], World]
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Open]:
+    """Opens each world once."""
+    worlds: dict[tuple[str, Arch], World] = {}
+
+    def open_one(name: str, arch: Arch) -> World:
+        if (name, arch) not in worlds:
+            scene = make_scene(find_journey("jump"), arch=arch, ram="24M", target="2M@16M", strict=False)
+            worlds[name, arch] = find_target(name).open(scene)
+        return worlds[name, arch]
+
+    yield open_one
+    for world in worlds.values():
+        world.close()
 
 
 @pytest.fixture(scope="module", params=[Arch.X86_64, Arch.I386_PAE], ids=str)
@@ -34,10 +55,8 @@ def arch(request: pytest.FixtureRequest) -> Arch:
 
 
 @pytest.fixture(scope="module", params=MACHINE_TARGETS)
-def world(request: pytest.FixtureRequest, arch: Arch) -> Iterator[tuple[str, World]]:
-    one = opened(request.param, arch)
-    yield request.param, one
-    one.close()
+def world(request: pytest.FixtureRequest, arch: Arch, opened: Open) -> tuple[str, World]:
+    return request.param, opened(request.param, arch)
 
 
 def some(name: str, world: World, count: int, seed: str = "1") -> list[Case]:
@@ -73,10 +92,9 @@ def test_a_case_does_not_depend_on_what_ran_before(world: tuple[str, World]) -> 
     assert first == list(reversed(again))
 
 
-def test_most_entry_cases_get_past_the_stub() -> None:
+def test_most_entry_cases_get_past_the_stub(opened: Open) -> None:
     world = opened("entry", Arch.X86_64)
     results = [world.run(case) for case in some("entry", world, 80, "past")]
-    world.close()
     assert sum(result.past for result in results) >= 0.4 * len(results)
 
 
@@ -90,11 +108,10 @@ def entry(world: World, door: str, address: int, cookie: str = "none") -> Result
 
 
 @pytest.fixture(scope="module")
-def entries(arch: Arch) -> Iterator[EntryWorld]:
+def entries(arch: Arch, opened: Open) -> EntryWorld:
     world = opened("entry", arch)
     assert isinstance(world, EntryWorld)
-    yield world
-    world.close()
+    return world
 
 
 def test_known_by_design_the_way_back_on_the_stack_has_no_cookie(entries: EntryWorld) -> None:
@@ -113,7 +130,7 @@ def test_known_by_design_the_stub_goes_to_any_start(entries: EntryWorld) -> None
     assert set(found) <= {Verdict.DETECTED, Verdict.WILD}
 
 
-def test_known_by_design_a_page_with_a_right_checksum_chooses_where_b_goes(arch: Arch) -> None:
+def test_known_by_design_a_page_with_a_right_checksum_chooses_where_b_goes(arch: Arch, opened: Open) -> None:
     world = opened("jumpbuf", arch)
     trip = world.trip("return")  # type: ignore[attr-defined]
     page = bytearray(trip.page.pack())
@@ -124,7 +141,6 @@ def test_known_by_design_a_page_with_a_right_checksum_chooses_where_b_goes(arch:
     page[0x28:0x30] = (trip.jump_page + 0x808).to_bytes(8, "little")
     page[0x80:0x88] = trip.jump_page.to_bytes(8, "little")
     result = world.run(case.with_value("page", bytes(page)))
-    world.close()
     assert result.row == "forged entry"
     assert not result.verdict.is_finding
 
@@ -137,6 +153,66 @@ def test_a_forged_cookie_of_the_wrong_kind_is_refused(entries: EntryWorld) -> No
     assert [entry(entries, "saved", address).why for address in (resumed, saved + 8)] == ["cookie", "cookie"]
     assert entry(entries, "saved", saved, "resumed").why == "cookie"
     assert entry(entries, "saved", saved + 0x1000).why == "entry"
+
+
+def test_a_refuses_a_slot_without_b_s_cookie_in_its_page(entries: EntryWorld) -> None:
+    b = entries.trip("suspend").window.journey.kernel_b
+    own = b.symbols["resume_entry"]
+    assert entry(entries, "slot", own).verdict is Verdict.COMPLETED
+    refused = [entry(entries, "slot", address, "slot") for address in (0, 4, own & -0x1000 | 7, 0x17FE000, 1 << 31)]
+    refused += [entry(entries, "slot", own + 0x10, cookie) for cookie in ("none", "saved", "resumed", "magic only")]
+    assert {result.verdict for result in refused} == {Verdict.REFUSED}
+
+
+def test_known_by_design_who_writes_a_cookie_into_b_chooses_where_a_enters_it(entries: EntryWorld) -> None:
+    own = entries.trip("suspend").window.journey.kernel_b.symbols["resume_entry"]
+    forged = entry(entries, "slot", own + 0x10, "slot")
+    assert (forged.verdict, forged.row) == (Verdict.COMPLETED, "forged slot")
+
+
+CLASSES = (
+    "instruction", "mid-instruction", "control page data", "swap page", "page table", "list page", "source page",
+    "kernel A", "kernel B", "hole", "ROM", "above RAM", "wrap-around",
+)  # fmt: skip
+CLASSES_64 = ("not canonical", "A's linear map")
+
+
+@pytest.fixture(scope="module")
+def by_stack(arch: Arch) -> Iterator[EntryWorld]:
+    scene = make_scene(find_journey("jump"), arch=arch, ram="24M", target="2M@16M", strict=False, handoff="stack")
+    world = EntryWorld(scene)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("place", [*CLASSES, *CLASSES_64])
+def test_known_by_design_hand_off_stack_goes_back_to_any_class_of_address(place: str, by_stack: EntryWorld) -> None:
+    """No cookie can be asked of a return address: each class is counted by what the code there does."""
+    atlas = Atlas(by_stack.trip("return").window)
+    rng = random.Random(place)  # noqa: S311 - no secret
+    word = next(field for field in by_stack.spec if isinstance(field, Word))
+    drawn = {word.draw(rng) for _ in range(5000)} - {*word.legal}
+    found = sorted(value for value in drawn if isinstance(value, int) and atlas.name(value) == place)[:3]
+    assert found or (place in CLASSES_64 and word.bits == 32)
+    results = [entry(by_stack, "back", address) for address in found]
+    assert {result.row for result in results} <= {place}
+    assert {result.verdict for result in results} <= {Verdict.DETECTED, Verdict.WILD, Verdict.COMPLETED}
+
+
+def test_replay_in_the_debugger_stops_at_the_first_bad_store(changed_stub: Callable[..., Path]) -> None:
+    how = B64["one byte beyond the swap page"]
+    stub = changed_stub(Arch.X86_64, how.file, (how.old, how.new))
+    plan = Plan("regs", scene_json(make_scene(find_journey("jump"), ram="24M", target="2M@16M", stubs=(stub,))), 1)
+    world = world_of(plan)
+    case = world.seeds()[1]
+    assert world.run(case).verdict is Verdict.SILENT
+    script = world.script(case)
+    assert script is not None
+    session, stopped = open_case(CaseFile(plan, case), script)
+    assert "movb $0x55, (%rdi)" in session.symbols.place(session.pc).source
+    assert [hit.text.split(":")[0] for hit in stopped.hits] == ["watchpoint 1"]
+    session.machine.close()
+    close_worlds()
 
 
 def test_every_target_says_what_it_promises() -> None:

@@ -65,7 +65,7 @@ class CmdlineWorld(TripWorld):
         stage.write(sp, trip.refusals[0].to_bytes(self._word, "little"))
         trip.set_noise(case.blob("registers"))
         stage.set_registers({"rsp": sp})
-        stage.machine.engine.rip = self._b["parse_command_line"]
+        stage.set_state({"rip": self._b["parse_command_line"]})
         return trip, False
 
     def run(self, case: Case) -> Result:

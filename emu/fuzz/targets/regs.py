@@ -64,7 +64,7 @@ class RegsWorld(TripWorld):
             self._enter(trip, case)
         else:
             trip.set_noise(case.blob("registers"))
-            trip.stage.machine.engine.rflags = case.number("flags") & _FREE_FLAGS | _FIXED
+            trip.stage.set_state({"rflags": case.number("flags") & _FREE_FLAGS | _FIXED})
         return trip, False
 
     def _enter(self, trip: Trip, case: Case) -> None:
@@ -77,14 +77,16 @@ class RegsWorld(TripWorld):
             trip.stage.set_registers(dict(zip(names, chunks, strict=True)))
         cr0, cr4 = engine.cr(0), engine.cr(4)
         free4 = _FREE_CR4 if word == 8 else _FREE_CR4 & ~Cr4.PGE
-        engine.set_cr(0, cr0 ^ case.number("cr0") & _FREE_CR0)
-        engine.set_cr(4, cr4 ^ case.number("cr4") & free4)
-        engine.efer = engine.efer ^ case.number("efer") & _FREE_EFER
-        engine.rflags = case.number("flags") & _FREE_FLAGS | _FIXED
-        engine.settle()
+        state = {
+            "cr0": cr0 ^ case.number("cr0") & _FREE_CR0,
+            "cr4": cr4 ^ case.number("cr4") & free4,
+            "efer": engine.efer ^ case.number("efer") & _FREE_EFER,
+            "rflags": case.number("flags") & _FREE_FLAGS | _FIXED,
+            "rip": self._entry or 0,
+        }
         if case.number("dr7") & _DR7_LOCAL_GLOBAL:
-            engine.set_dr(0, case.number("dr0"))
-        engine.rip = self._entry or 0
+            state["dr0"] = case.number("dr0")
+        trip.stage.set_state(state)
 
     def run(self, case: Case) -> Result:
         """Go in; everything must hold."""
