@@ -84,10 +84,9 @@ class Timeline:
 
     def goto_position(self, n: int, k: int = 0) -> None:
         """Be before instruction ``n`` + 1, ``k`` iterations into it; the first such instant."""
-        if n < 0 or n > self.history.checkpoints[-1].instructions:
-            raise DebuggerError(
-                f"N {n:,} is outside the recording", hint=f"N 0 to {self.history.checkpoints[-1].instructions:,}"
-            )
+        last = max(self.history.checkpoints[-1].instructions, self.position.n)  # a branch goes on behind them
+        if n < 0 or n > last:
+            raise DebuggerError(f"N {n:,} is outside the recording", hint=f"N 0 to {last:,}")
         self.history.restore(self.history.before_instruction(n))
         while (left := n - self.position.n) > 0:
             if isinstance(self.forward(instructions=left), EndOfRun):

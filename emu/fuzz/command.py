@@ -156,20 +156,14 @@ def _next(console: Console, totals: Totals, folder: Folder | None) -> None:
 
 
 def _merged(campaign: Campaign, others: Sequence[Path]) -> None:
-    """Run the corpus of other campaigns, and keep what covers something new."""
-    cases = [read_case(path) for other in others for path in sorted((other / "corpus").glob("*.json"))]
+    """Begin with the corpus of other campaigns, as far as it covers something new."""
+    cases = [read_case(path).case for other in others for path in sorted((other / "corpus").glob("*.json"))]
     if others and not cases:
         raise FuzzError("no corpus is there", where=str(others[0]))
-    for one in cases:
-        if one.case.target != campaign.plan.target:
-            raise FuzzError(f"holds cases of target {one.case.target}", where="--merge")
-        world = world_of(campaign.plan)
-        world.begin_batch(frozenset(campaign.totals.covered))
-        judged(campaign.plan, one.case)
-        fresh = world_of(campaign.plan).news()
-        if fresh:
-            campaign.totals.covered |= fresh
-            campaign.totals.corpus.append(one.case)
+    for case in cases:
+        if case.target != campaign.plan.target:
+            raise FuzzError(f"holds cases of target {case.target}", where="--merge")
+    campaign.learn(cases)
 
 
 def replay_main(args: argparse.Namespace, debug: Callable[[CaseFile], int]) -> int:

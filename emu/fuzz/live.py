@@ -88,23 +88,23 @@ class View:
         self._console = console
         self._title = title
         self._began = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.__enter__()
+        if self.live is not None:
+            self.live.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+        if self.live is not None:
+            self.live.__exit__(kind, error, trace)
 
     def tell(self, totals: Totals, done: int) -> None:
         """Redraw, where there is a terminal."""
-        if self._live is not None:
-            self._live.update(self._screen(totals, done))
+        if self.live is not None:
+            self.live.update(self._screen(totals, done))
 
     def _screen(self, totals: Totals, done: int) -> RenderableType:
         head = f"{self._title}  {_clock(time.monotonic() - self._began)}   Ctrl-C stops"

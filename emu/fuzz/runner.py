@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass
 
-from emu.fuzz.batch import Batch, BatchResult, Plan, run_batch
+from emu.fuzz.batch import Batch, BatchResult, Plan, judged, run_batch, world_of
 from emu.fuzz.campaign import Totals, batches, merge
 from emu.fuzz.case import Case
 from emu.fuzz.folder import Folder
@@ -43,6 +43,20 @@ class Campaign:
         self.totals = folder.load() if folder is not None else Totals()
         self._make_executor = make_executor
         self._tell = tell
+
+    def learn(self, cases: Sequence[Case]) -> None:
+        """Run ``cases`` of other campaigns here, uncounted, and take those into the corpus that cover something new."""
+        added = []
+        for case in cases:
+            world_of(self.plan).begin_batch(frozenset(self.totals.covered))
+            judged(self.plan, case)
+            fresh = world_of(self.plan).news()
+            if fresh:
+                self.totals.covered |= fresh
+                added.append(case)
+        self.totals.corpus += added
+        if self.folder is not None and added:
+            self.folder.commit(self.totals, added)
 
     def run(self, limits: Limits) -> Totals:
         """Run rounds until a limit is reached; Ctrl-C leaves the folder as it is, whole rounds and done batches."""

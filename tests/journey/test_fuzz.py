@@ -209,8 +209,9 @@ def test_replay_in_the_debugger_stops_at_the_first_bad_store(changed_stub: Calla
     script = world.script(case)
     assert script is not None
     session, stopped = open_case(CaseFile(plan, case), script)
+    assert ["store of 0x55, 1 bytes" in hit.text for hit in stopped.hits] == [True]
+    session.step_back()
     assert "movb $0x55, (%rdi)" in session.symbols.place(session.pc).source
-    assert [hit.text.split(":")[0] for hit in stopped.hits] == ["watchpoint 1"]
     session.machine.close()
     close_worlds()
 

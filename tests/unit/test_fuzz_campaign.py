@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from emu.cli import main
 from emu.errors import FuzzError
 from emu.fuzz.batch import BatchResult, Plan, close_worlds, run_batch
 from emu.fuzz.campaign import Totals, batches, merge, round_size
@@ -99,6 +100,24 @@ def test_batches_that_were_done_are_not_run_again(tmp_path: Path, monkeypatch: p
     totals = run(folder=folder, cases=round_size(0))
     assert ran == [todo[0].first]
     assert essence(totals) == essence(run(cases=round_size(0)))
+
+
+def test_a_campaign_begins_with_what_another_has_learned(tmp_path: Path, whole: Totals) -> None:
+    run(folder=Folder(tmp_path / "a", PLAN, resume=False), cases=200)
+    command = ["fuzz", "segments", "--seed", "8", "--cases", "20", "--out", str(tmp_path / "b")]
+    assert main([*command, "--merge", str(tmp_path / "a")]) == 0
+    learned, own = Folder(tmp_path / "a", PLAN, resume=True).load(), load_seed_8(tmp_path / "b")
+    assert own.corpus[: len(learned.corpus)] == learned.corpus
+    assert own.covered >= learned.covered
+    assert own.cases == 20
+    assert len(list((tmp_path / "b" / "corpus").glob("*.json"))) == len(own.corpus)
+    assert main([*command[:-1], str(tmp_path / "c"), "--merge", str(tmp_path / "nothing")]) == 2
+    assert whole.corpus
+
+
+def load_seed_8(path: Path) -> Totals:
+    scene = scene_json(make_scene(find_journey("jump"), ram="24M", target="2M@16M", seed=8))
+    return Folder(path, Plan("segments", scene, 8), resume=True).load()
 
 
 def test_kill_9_in_the_middle_leaves_a_campaign_that_goes_on(tmp_path: Path) -> None:
