@@ -136,8 +136,7 @@ def _made(args: argparse.Namespace) -> tuple[GatedMachine, str]:
 
 
 def _boot(args: argparse.Namespace, debugger: Debugger) -> int:
-    if args.debug and args.json:
-        raise KjumpError("a prompt is no JSON document", where="--debug", hint="leave out --json")
+    _check_debugger(args)
     limits = _limits(args)
     machine, what = _made(args)
     post = None if args.post_port is None else _show_post
@@ -156,6 +155,16 @@ def _boot(args: argparse.Namespace, debugger: Debugger) -> int:
     finally:
         machine.close()
     return 0 if summary.ok else EXIT_FINDINGS
+
+
+def _check_debugger(args: argparse.Namespace) -> None:
+    if args.debug and args.json:
+        raise KjumpError("a prompt is no JSON document", where="--debug", hint="leave out --json")
+    given = {"--symbols": args.symbols, "--at": args.at, "-x": args.script, "-ex": args.command_line}
+    given |= {"--batch": args.batch, "--gdb": args.gdb}
+    for name, value in given.items():
+        if value and not args.debug:
+            raise KjumpError("means something to the debugger only", where=name, hint="add --debug")
 
 
 def _run(args: argparse.Namespace, boot: Boot) -> Summary:

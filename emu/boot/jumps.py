@@ -42,7 +42,7 @@ class Jumps:
         self._seen: ControlPage | None = None
         self._gdtr = (0, 0)
         machine.listeners.append(self._heard)
-        machine.owners.assign(machine.ram.pfns(), Owner.A)
+        machine.owners.default = Owner.A
         self.sample()
 
     def close(self) -> None:

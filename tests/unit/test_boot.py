@@ -248,6 +248,9 @@ def test_a_guest_that_waits_for_more_than_there_is_ends(
         (["--ram", "16X"], "--ram"),
         (["--e820", "{map}", "--ram", "16M"], "the map says"),
         (["--bits", "16"], "--bits"),
+        (["--debug", "--json"], "--debug: a prompt is no JSON"),
+        (["-ex", "c"], "-ex: means something to the debugger only"),
+        (["--symbols", "vmlinux"], "--symbols: means"),
     ],
 )
 def test_bad_words_are_told_in_one_line(
