@@ -157,15 +157,14 @@ def built(folder: Path, kind: str, progress: Progress) -> Built:
 
 
 def _compile(make: Sequence[str], kind: str, progress: Progress) -> None:
-    process = subprocess.Popen(
-        [*make, f"-j{os.cpu_count() or 1}", "bzImage"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    words = [*make, f"-j{os.cpu_count() or 1}", "bzImage"]
     said: list[str] = []
-    for line in process.stdout or ():
-        said.append(line)
-        if len(said) % 200 == 1:
-            progress(f"building the {kind} kernel: {len(said):,} steps")
-    assert process.wait() == 0, "".join(said[-30:])
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            if len(said) % 100 == 1:
+                progress(f"building the {kind} kernel: {len(said):,} of some 1,000 steps")
+    assert process.returncode == 0, "".join(said[-30:])
 
 
 def boot(image: Path, initrd: bytes, append: str, *words: str, typed: str = "") -> tuple[int, dict[str, Any]]:
