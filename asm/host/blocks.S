@@ -50,6 +50,8 @@
 .set TB_ALIGNMENT, 64
 
 .set STATE_RIP, 128
+.set STATE_EFLAGS, 136
+.set RF, 0x10000
 .set STATE_TLBS, -0x40                          # before it: mask and address of its cache of translations, for each of ...
 .set TLBS, 3                                    # ... three privileges
 .set ENTRY_SHIFT, 6
@@ -74,6 +76,9 @@ found:
     movq    %rax, BLOCK(%rcx)
     subq    %rdx, LEFT(%rcx)
     js      over
+    movq    STATE(%rcx), %r8
+    testl   $RF, STATE_EFLAGS(%r8)
+    jnz     resumed
     ret
 before:                                         # what the engine does before it calls takes up to two lines
     subq    $TB_ALIGNMENT, %rax
@@ -96,6 +101,19 @@ over:
 expired:
     movq    $1, EXPIRED(%rcx)
     jmp     *STOP(%rcx)
+
+resumed:                                        # RF is for one instruction, and gone behind it
+    cmpl    $1, %edx
+    jne     first
+    andl    $~RF, STATE_EFLAGS(%r8)
+    ret
+first:
+    addq    %rdx, LEFT(%rcx)
+    movq    $0, BLOCK(%rcx)
+    movq    NEXT(%rcx), %rax
+    movl    $1, (%rax)
+    movq    CPU(%rcx), %rdi
+    jmp     *EXIT(%rcx)
 
 # modified: in place of the function by which the engine leaves a block that stored into itself; RIP is at the storing instruction
 modified:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from emu.errors import EngineError
+from emu.x86.bits import Eflags
 from emu.x86.segments import SegmentCache, TableRegister
 
 # Byte offsets inside CPUX86State of what no public call reaches.
@@ -354,6 +355,15 @@ class CpuState:
     def single_instructions(self) -> bool:
         """True where the translator makes blocks of one instruction: TF is set, or an interrupt shadow is on."""
         return bool(self._hflags.value & (_HF_TF | _HF_INHIBIT_IRQ))
+
+    @property
+    def resuming(self) -> bool:
+        """RF: the next instruction does not raise #DB for a breakpoint on it."""
+        return bool(self._eflags.value & Eflags.RF)
+
+    def clear_resume(self) -> None:
+        """An instruction retired, and did not load RF: it is gone (SDM 3B 18.3.1.1), where the engine keeps it."""
+        self._eflags.value &= ~Eflags.RF & 0xFFFFFFFF
 
     def clear_interrupt_shadow(self) -> None:
         """The shadow ends (an interrupt or exception was delivered)."""

@@ -72,6 +72,10 @@ class GatedLoop(Loop):
         self._gates = self._always()
         self._own = self._of_blocks()
         self._quick = self._stores()
+        self._returns = (
+            self._gate("iret_protected", _STATE_INT_INT, self.stop_before),
+            self._gate("iret_real", _STATE_INT, self.stop_before),
+        )
         self._window = self._while_waiting()
 
     def _gate(
@@ -154,8 +158,7 @@ class GatedLoop(Loop):
         return (
             self._gate("sti", _STATE, stop),
             self._gate("write_eflags", _STATE_LONG_INT, stop),
-            self._gate("iret_protected", _STATE_INT_INT, stop),
-            self._gate("iret_real", _STATE_INT, stop),
+            *self._returns,
         )
 
     # ---- running -----------------------------------------------------------------------------------------------
@@ -190,6 +193,9 @@ class GatedLoop(Loop):
         machine = self._machine
         if self._cpu.nmi_blocked or machine.nmi_pending or self._board.pic.pending_vector() is not None:
             for gate in self._window:
+                gate.open()
+        if not self._engine.by_blocks:  # else host code sees to it that RF is for one instruction
+            for gate in self._returns:
                 gate.open()
 
     def _wait(self, ticks: int) -> None:

@@ -99,8 +99,12 @@ class Instructions:
         self._machine.raise_fault(refusal.vector, refusal.error_code, reason=refusal.reason)
         return True
 
-    def _native(self, _insn: Sensitive) -> bool:
-        return self._machine.loop.step_over() is None
+    def _native(self, insn: Sensitive) -> bool:
+        if self._machine.loop.step_over() is not None:
+            return False
+        if insn.kind is not Kind.IRET:
+            self._machine.engine.clear_resume()
+        return True
 
     def _retire(self, insn: Sensitive) -> None:
         """The instruction was done here: RIP moves on and time passes."""
@@ -113,6 +117,7 @@ class Instructions:
         mask = (1 << 64) - 1 if machine.cpu.bits == 64 else 0xFFFFFFFF
         machine.cpu.rip = (machine.cpu.rip + insn.size) & mask
         machine.engine.clear_interrupt_shadow()
+        machine.engine.clear_resume()
         machine.count.pass_time(1)
 
     def _trap(self) -> None:

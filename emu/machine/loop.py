@@ -89,7 +89,7 @@ class Loop:
             left = SLICE if last is None else last - self._count.position(self._cpu.pc).n
             if left <= 0:
                 return ev.StepLimit(now)
-            one = self._service()
+            one = self._service() or (self._engine.resuming and not self._engine.by_blocks)
             if until_delivery and self._machine.deliveries != delivered:
                 return ev.HandlerEntered(self._cpu.pc)
             if self._ended() is None:
@@ -161,7 +161,10 @@ class Loop:
             self._machine.plain_strings or self._hazards.watching or self._machine.watches.any or self._breaks.looks
         )
         self._engine.clear_exception()
+        resuming = self._engine.resuming and passing == NOWHERE
         stop = self._engine.run(budget, passing=passing)
+        if resuming and stop.executed and not self._engine.by_blocks:
+            self._engine.clear_resume()
         while self.undo:
             self._ram.write_rom(*self.undo.pop())
         self._count.pass_time(

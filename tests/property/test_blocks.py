@@ -18,7 +18,6 @@ from tests.unit.test_machine import PIT_ONE_SHOT, unmask
 PERIODIC = PIT_ONE_SHOT.replace("$0x30", "$0x34").replace("$100", "$3")
 HANDLERS = f"""
 over: addq $8, (%rsp)
-    btrl $16, 16(%rsp)      # RF stays set to the end of a block, wherever the engine lets that be
     iretq
 paged: addq $8, %rsp
     jmp over

@@ -9,6 +9,7 @@ import pytest
 
 from emu.machine import events as ev
 from emu.machine.loop import LONGEST_WAIT
+from emu.x86.bits import Eflags
 from emu.x86.segments import TableRegister
 from tests.machine_bench import (
     CODE,
@@ -305,6 +306,23 @@ def test_an_interrupt_between_two_iterations_sees_the_registers_of_that_iteratio
     assert bench.reg("rbx") == 1000 - 46
     assert interrupt.pc == bench.symbols["copy"]
     assert bench.stack(3)[2] & 0x10000, "RF is set in the frame of an interrupted string instruction"
+
+
+@pytest.mark.parametrize("ticks", [1, 3, 100])
+@pytest.mark.parametrize(
+    "between", ["nop\n", "jmp on\non: nop\nnop\n", "mov %cr0, %rax\n", "cpuid\n", "outb %al, $0x80\n"]
+)
+def test_rf_is_for_one_instruction(between: str, ticks: int) -> None:
+    """The handler's IRETQ loads it, and the instruction behind that drops it."""
+    bench = Bench("4-level", f"bad: ud2\nbehind: {between}last: hlt\nhandler: addq $2, (%rsp)\niretq\n")
+    bench.gate(6, bench.symbols["handler"])
+    seen = {}
+    while isinstance(bench.run(ticks), ev.StepLimit):
+        seen[bench.machine.cpu.pc] = bench.reg("rflags") & Eflags.RF
+    assert bench.reg("rflags") & Eflags.RF == 0
+    if ticks == 1:
+        assert seen[bench.symbols["behind"]]
+        assert seen[bench.symbols["last"]] == 0
 
 
 @pytest.mark.parametrize(
