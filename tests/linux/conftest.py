@@ -97,6 +97,14 @@ def unpacked(folder: Path, package: str) -> Path:
     return target
 
 
+def debian_kernel(folder: Path) -> Path:
+    """The vmlinuz of Debian's cloud kernel."""
+    depends = command("apt-cache", "depends", "linux-image-cloud-amd64")
+    match = re.search(r"Depends: (linux-image-\S+)", depends)
+    assert match is not None, depends
+    return next((unpacked(folder, match.group(1)) / "boot").glob("vmlinuz-*"))
+
+
 @dataclass(frozen=True)
 class Built:
     """A kernel that was built here."""

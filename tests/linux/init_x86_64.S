@@ -6,12 +6,15 @@
  * The image, at IMAGE, prints J on COM1 and goes back by *calling* its return address, so that the kernel learns where
  * to enter it again.  It leaves the kernel's own GDT in force, at GDT: the kernel took it away before the jump, and loads its
  * segments and its task register from whatever GDT it comes back to.
+ *
+ * FLAGS is 2 for PRESERVE_CONTEXT.  With 0 there is no way back, and the image resets the board.
  */
 .set IMAGE, 0x400000
 .set SYS_WRITE, 1
 .set SYS_REBOOT, 169
 .set SYS_KEXEC_LOAD, 246
-.set PRESERVE_CONTEXT, 2
+.set KEYBOARD_CONTROLLER, 0x64
+.set RESET, 0xfe
 .set MAGIC1, 0xfee1dead
 .set MAGIC2, 672274793
 .set CMD_KEXEC, 0x45584543
@@ -23,7 +26,7 @@ start:
 	leaq	segment(%rip), %rdx
 	leaq	image(%rip), %rax
 	movq	%rax, (%rdx)
-	movl	$PRESERVE_CONTEXT, %r10d
+	movl	$FLAGS, %r10d
 	movl	$SYS_KEXEC_LOAD, %eax
 	syscall
 	testq	%rax, %rax
@@ -74,6 +77,10 @@ image:				/* identity mapped; (%rsp) is where to go back */
 	movw	$0x3f8, %dx
 	movb	$0x4a, %al
 	outb	%al, %dx
+	.if	FLAGS == 0
+	movb	$RESET, %al
+	outb	%al, $KEYBOARD_CONTROLLER
+	.endif
 	lgdt	table(%rip)
 	popq	%rax
 	call	*%rax

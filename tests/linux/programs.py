@@ -23,11 +23,12 @@ def elf(code: bytes, bits: int) -> bytes:
     return head + struct.pack("<IIIIIIII", 1, 0, BASE, BASE, size, size, 7, 0x1000) + code
 
 
-def jumping_init(bits: int, gdt: int, *, pae: bool = False) -> bytes:
-    """The /init that jumps three times, on a kernel whose descriptor table is at linear ``gdt``."""
+def jumping_init(bits: int, gdt: int, *, pae: bool = False, flags: int = 2) -> bytes:
+    """The /init that jumps three times, on a kernel whose descriptor table is at linear ``gdt``.
+
+    With ``flags`` 0 (x86_64 only) it jumps once, and its image does not come back.
+    """
     name = "init_x86_64.S" if bits == 64 else "init_i386.S"
-    path = Path(__file__).with_name(name)
-    image = assemble(
-        path, org=BASE + HEADERS[bits], bits=bits, defines={"CR4": 0x20 if pae else 0, "GDT": gdt}, include=[]
-    )
+    defines = {"CR4": 0x20 if pae else 0, "GDT": gdt, "FLAGS": flags}
+    image = assemble(Path(__file__).with_name(name), org=BASE + HEADERS[bits], bits=bits, defines=defines, include=[])
     return elf(image.code, bits)

@@ -19,7 +19,7 @@ from emu.boot.load import load
 from emu.boot.run import Boot, Limits, Summary
 from emu.kexec.e820 import default_map
 from emu.machine.gated import GatedMachine
-from tests.linux.conftest import boot, command, unpacked
+from tests.linux.conftest import boot, debian_kernel, unpacked
 from tests.linux.initramfs import character, cpio, directory, link, program
 
 pytestmark = [
@@ -47,10 +47,7 @@ def go_on(saved: Path, typed: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def kernel(folder: Path) -> Path:
-    depends = command("apt-cache", "depends", "linux-image-cloud-amd64")
-    match = re.search(r"Depends: (linux-image-\S+)", depends)
-    assert match is not None, depends
-    return next((unpacked(folder, match.group(1)) / "boot").glob("vmlinuz-*"))
+    return debian_kernel(folder)
 
 
 @pytest.fixture(scope="module")
