@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from emu.boot.formats import Format, Wishes, make_plan, recognise
 from emu.boot.linux import linux_plan
 from emu.boot.multiboot import find_header
 from emu.cli import main
-from emu.errors import ImageError, KjumpError
+from emu.errors import EngineError, ImageError, KjumpError
 from emu.kexec.e820 import default_map
 from emu.kexec.layout import BOOT_PARAMS_ADDRESS, COMMAND_LINE_ADDRESS
+from emu.machine import gates
 
 MAP = default_map(16 << 20)
 PRINT = "movb $'{0}', %al\nmovw $0x3f8, %dx\noutb %al, %dx\n"
@@ -286,3 +288,21 @@ def test_the_memory_map_can_be_given(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert main(["boot", "--json", "--e820", str(table), str(image)]) == 0
     assert json.loads(capsys.readouterr().out)["console"] == chr(0x210000 // 1024 // 64)
+
+
+def test_code_that_may_not_be_changed_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a security module: no gate can stand, and nothing is booted in some other way."""
+
+    def forbidden(page: int, *_: int) -> None:
+        raise EngineError(f"the rights of host memory at {page:#x} cannot be changed: error 13", hint="run it outside")
+
+    monkeypatch.setattr(gates, "_PAGES", set())
+    monkeypatch.setattr(gates, "protect", forbidden)
+    image = tmp_path / "image"
+    image.write_bytes(b"\xf4")
+    assert main(["boot", "--format", "flat", str(image)]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"kjump: the rights of host memory at 0x\w+ .*: error 13 \(run it outside\)\n", captured.err)
