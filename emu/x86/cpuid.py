@@ -65,13 +65,11 @@ _OSXSAVE: Final = 1 << 27
 
 
 class Feature7Ebx(IntEnum):
-    """CPUID.(7,0):EBX."""
+    """CPUID.(7,0):EBX.  BMI2 and ADX are left out: the engine wants CR4.OSFXSR for SHLX and ADCX, hardware does not."""
 
     FSGSBASE = 1 << 0
     BMI1 = 1 << 3
     SMEP = 1 << 7
-    BMI2 = 1 << 8
-    ADX = 1 << 19
     SMAP = 1 << 20
 
 

@@ -38,6 +38,22 @@ def code_only(code: bytes, at: int = 0x1000) -> Uc:
 # ---- start state, counting, blocks -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "code"), [("shlx", "c44269f7c0"), ("adcx", "660f38f6c1")])
+def test_shlx_wants_osfxsr(name: str, code: str) -> None:
+    """Hardware executes it whatever CR4.OSFXSR is: CPUID does not claim it."""
+    for cr4, works in ((0x50200, True), (0x50000, False)):
+        uc = Uc(UC_ARCH_X86, UC_MODE_64)
+        uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_ICELAKE_SERVER)
+        uc.mem_map(0, 0x10000)
+        uc.mem_write(0x1000, bytes.fromhex(code) + b"\x90")
+        uc.reg_write(x86_const.UC_X86_REG_CR4, cr4)
+        done = False
+        with suppress(UcError):
+            uc.emu_start(0x1000, 0x1000 + len(code) // 2)
+            done = True
+        assert done is works, name
+
+
 def test_the_start_state_exists_on_no_hardware() -> None:
     uc = Uc(UC_ARCH_X86, UC_MODE_64)
     assert uc.reg_read(x86_const.UC_X86_REG_CR0) == 0x11

@@ -36,6 +36,11 @@ def test_cpuid_claims_what_cr4_accepts(leaf: int, register: str, bit: int, cr4: 
     assert claimed == bool(CR4_SUPPORTED & cr4)
 
 
+def test_what_the_engine_does_with_sse_on_only_is_not_claimed() -> None:
+    """SHLX of BMI2, ADCX of ADX: see test_shlx_wants_osfxsr."""
+    assert not ask(7).ebx & (1 << 8 | 1 << 19)
+
+
 def test_leaf_15h_is_the_clock_of_the_timer() -> None:
     leaf = ask(0x15)
     assert leaf.ecx * leaf.ebx // leaf.eax == PIT_HZ * TICKS_PER_PIT_CLOCK
