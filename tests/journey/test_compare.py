@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,13 +12,14 @@ from rich.console import Console
 from emu.cli import main
 from emu.journey.scene import HANDOFFS, TRANSFERS, find_journey, make_scene
 from emu.report.compare import Pairing, Row, compare, show_table
+from tests.journey.test_pairings import SPARSE
 
 SMALL = ["--ram", "24M", "--target", "1M"]
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[tuple[str, str], Row]:
-    make = partial(make_scene, find_journey("checkpoint"), ram="24M", target="1M")
+    make = partial(make_scene, replace(find_journey("checkpoint"), e820=SPARSE), ram="24M", target="1M")
     pairings = [Pairing(make, "x86_64", transfer, "page") for transfer in TRANSFERS]
     return {(row.transfer, row.handoff): row for row in compare(pairings, 1)}
 
