@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ctypes import memmove, string_at
 
 from emu.machine.cpu import PLAIN, SEGMENT_NAMES, Cpu
-from emu.machine.cpustate import ES, RAX, RCX, RDI, RSI
+from emu.machine.cpustate import DS, ES, RAX, RCX, RDI, RSI
 from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.sensitive import Sensitive
 
@@ -88,6 +88,12 @@ class StringMover:
         in_space = (mask + 1 - (self._cpu.engine.gpr(register) & mask)) // insn.operand
         return min(limit, in_page, in_space)
 
+    def _two_operands(self, insn: Sensitive, limit: int, mask: int) -> tuple[int, int, int]:
+        """The linear addresses by RSI and RDI, and the iterations that both have room for."""
+        segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else DS
+        first, second = self._linear(RSI, segment, mask), self._linear(RDI, ES, mask)
+        return first, second, self._room(second, insn, RDI, mask, self._room(first, insn, RSI, mask, limit))
+
     def _advance(self, insn: Sensitive, register: int, mask: int, amount: int) -> None:
         engine = self._cpu.engine
         value = engine.gpr(register)
@@ -96,9 +102,7 @@ class StringMover:
         engine.set_gpr(register, value & ~0xFFFF | moved if insn.address == 2 else moved)
 
     def _movs(self, insn: Sensitive, limit: int, mask: int) -> int:
-        segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
-        read_at, write_at = self._linear(RSI, segment, mask), self._linear(RDI, ES, mask)
-        n = self._room(write_at, insn, RDI, mask, self._room(read_at, insn, RSI, mask, limit))
+        read_at, write_at, n = self._two_operands(insn, limit, mask)
         if n < 2:
             return 0
         source = self._cpu.plain_page(read_at, write=False)
@@ -146,9 +150,7 @@ class StringMover:
 
     def _cmps(self, insn: Sensitive, limit: int, mask: int) -> int:
         """REPE CMPS over equal elements only, as :meth:`_scas`."""
-        segment = SEGMENT_NAMES.index(insn.segment) if insn.segment else 3
-        first, second = self._linear(RSI, segment, mask), self._linear(RDI, ES, mask)
-        n = self._room(second, insn, RDI, mask, self._room(first, insn, RSI, mask, limit))
+        first, second, n = self._two_operands(insn, limit, mask)
         if n < 2:
             return 0
         other = self._cpu.plain_page(second, write=False)  # the engine's order, for a fault between the two
