@@ -167,6 +167,8 @@ def _run_pytest(test: str) -> Seen | None:
         "no:cacheprovider",
         "-p",
         "no:xdist",
+        "-p",
+        "no:unraisableexception",  # it collects garbage five times when a session ends
         f"--rootdir={ROOT}",
         "-c",
         str(ROOT / "pyproject.toml"),

@@ -98,12 +98,13 @@ class RamImage:
 
 
 def _difference(page: int, expected: bytes, actual: bytes, volatile: Sequence[tuple[int, int]]) -> Difference | None:
-    wrong = [
-        index
-        for index in range(PAGE_SIZE)
-        if expected[index] != actual[index] and not any(start <= page + index < end for start, end in volatile)
-    ]
+    apart = bytearray((int.from_bytes(expected) ^ int.from_bytes(actual)).to_bytes(PAGE_SIZE))
+    for start, end in volatile:
+        first, behind = max(start - page, 0), min(end - page, PAGE_SIZE)
+        if first < behind:
+            apart[first:behind] = bytes(behind - first)
+    wrong = PAGE_SIZE - apart.count(0)
     if not wrong:
         return None
-    first = wrong[0]
-    return Difference(page + first, expected[first : first + 8], actual[first : first + 8], len(wrong))
+    first = PAGE_SIZE - len(apart.lstrip(b"\0"))
+    return Difference(page + first, expected[first : first + 8], actual[first : first + 8], wrong)

@@ -95,7 +95,10 @@ def test_a_word_that_means_nothing_is_an_error(tmp_path: Path) -> None:
         ("movl 0xa0000, %eax", "hole at x"),
     ],
 )
-def test_a_claim_that_does_not_come_to_its_end_says_how(code: str, problem: str, tmp_path: Path) -> None:
+def test_a_claim_that_does_not_come_to_its_end_says_how(
+    code: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emu.suite.runner.TICK_LIMIT", 100_000)
     verdict = only(tmp_path, f"claim x\n {code}\nholds\n")
     assert verdict.word == "FAIL"
     assert problem in verdict.problems[0]
