@@ -132,9 +132,9 @@ class Runner:
         begun = self.begin(claim)
         return self.judge(begun, self.go())
 
-    def go(self, ticks: int = TICK_LIMIT) -> ev.Outcome:
+    def go(self) -> ev.Outcome:
         """Go on to whatever ends the claim."""
-        return self.world.machine.run(ticks)
+        return self.world.machine.run(TICK_LIMIT)
 
     def _watch(self) -> None:
         """Note what is executed of the stubs, until :meth:`unwatch`."""
