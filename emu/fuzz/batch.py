@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from emu.errors import EXIT_TOOL, KjumpError
@@ -59,7 +59,10 @@ class Batch:
 
 @dataclass(slots=True)
 class BatchResult:
-    """What came of a batch: how often each (row, verdict), and the cases that are kept, by index."""
+    """What came of a batch: how often each (row, verdict), and the cases that are kept, by index.
+
+    ``seconds`` are those of the processor.
+    """
 
     number: int
     first: int
@@ -138,14 +141,14 @@ def _tool_failed(error: Exception) -> Result:
 
 def run_batch(batch: Batch) -> BatchResult:
     """Run every case of ``batch``."""
-    began = perf_counter()
+    began = process_time()
     out = BatchResult(batch.number, batch.first, batch.count)
     world = world_of(batch.plan)
     world.begin_batch(batch.covered)
     behind = batch.first + batch.count
     for first in range(batch.first, behind, _CHUNK):
         _chunk(batch, range(first, min(first + _CHUNK, behind)), out)
-    out.seconds = perf_counter() - began
+    out.seconds = process_time() - began
     return out
 
 

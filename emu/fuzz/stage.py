@@ -23,6 +23,7 @@ _EXCEPTIONS = 32
 _INDIRECT = (b"\xc2", b"\xc3", b"\xff")
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
 _MOST_HANDLERS = 64
+_MOST_PLACES = 4096
 MOST_INSTRUCTIONS = 3000
 """Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
 
@@ -68,6 +69,7 @@ class Stage:
         self.pages = pages
         self.written: list[tuple[int, bytes]] = []
         self.set: dict[str, int] = {}
+        self._places: dict[int, str] = {}
         self._stops = tuple(stops)
         self._code = code
         for address in arrivals:
@@ -183,10 +185,13 @@ class Stage:
 
     def place(self, linear: int) -> str:
         """Symbol+offset of a linear address; where no program is, its page, for a key that does not scatter."""
-        found = self.symbols.image_at(linear)
-        if found is None:
-            return "no program"
-        return self.symbols.place(linear).symbol
+        known = self._places.get(linear)
+        if known is None:
+            if len(self._places) > _MOST_PLACES:
+                self._places.clear()
+            inside = self.symbols.image_at(linear) is not None
+            known = self._places[linear] = self.symbols.place(linear).symbol if inside else "no program"
+        return known
 
     # ---- coverage --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 from emu.fuzz.stage import Ended, Stage
@@ -21,17 +22,18 @@ WILD_INSTRUCTIONS = 1500
 """Instructions of a case whose entry no contract covers: a whole movement, and as many again."""
 _BACK_BY_CALL = 1
 _ARGUMENTS_64 = frozenset({"rdi", "rsi", "rdx", "rcx", "rsp"})
+_NAMES_32 = GPR_NAMES[:8]
 _NEEDED_AT_LAST_LOOK = frozenset({"rbx", "rbp", "rsp"})
 
 
 def undefined_registers(window: Window, noise: bytes) -> dict[str, int]:
     """Values from ``noise`` for the registers that nobody may rely on where the window begins."""
     word = window.journey.scene.arch.word
-    names = GPR_NAMES[: 8 if word == 4 else 16]
+    names = _NAMES_32 if word == 4 else GPR_NAMES
     kept = _ARGUMENTS_64 if word == 8 else frozenset({"rsp"})
     if window.stage.name == RETURN:
         kept = _NEEDED_AT_LAST_LOOK
-    values = (int.from_bytes(noise[word * i : word * i + word], "little") for i in range(len(names)))
+    values = struct.unpack_from(f"<{len(names)}{'I' if word == 4 else 'Q'}", noise)
     return {name: value for name, value in zip(names, values, strict=True) if name not in kept}
 
 

@@ -88,7 +88,7 @@ class CpuState:
     def __init__(self, address: int) -> None:
         self._address = address
         self._view = memoryview((ctypes.c_char * _SIZE).from_address(address)).cast("B")
-        self._efer_at = 0
+        self._efer = ctypes.c_uint64(0)
         self._msrs: dict[int, ctypes.c_uint64 | ctypes.c_uint32] = {}
         self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
         self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
@@ -118,7 +118,7 @@ class CpuState:
         ]
         if not spots:
             raise EngineError("EFER was not found in the state", hint="install unicorn==2.1.4")
-        self._efer_at = spots[0]
+        self._efer = ctypes.c_uint64.from_address(self._address + spots[0])
 
     def find_msrs(self, numbers: Sequence[int], write: Callable[[int, int], None]) -> None:
         """Find where MSRs are kept, by ``write(number, value)``: :meth:`kept_msr` reads them then, also inside a gate.
@@ -235,11 +235,11 @@ class CpuState:
     @property
     def efer(self) -> int:
         """EFER, LMA included."""
-        return self._peek(self._efer_at)
+        return int(self._efer.value)
 
     @efer.setter
     def efer(self, value: int) -> None:
-        ctypes.c_uint64.from_address(self._address + self._efer_at).value = value
+        self._efer.value = value
 
     def _cache(self, offset: int) -> SegmentCache:
         selector, base, limit, flags = struct.unpack_from("<IxxxxQII", self._view, offset)

@@ -319,6 +319,6 @@ class Loop:
 
         The rest of its block does not matter: a repeated instruction ends it, and what lies before has been executed.
         """
-        pages = {self._cpu.walk(linear).physical for linear in (pc, pc + _LONGEST - 1)}
+        pages = {self._cpu.seen(linear) for linear in (pc, pc + _LONGEST - 1)}
         first, last = physical >> PAGE_SHIFT, (physical + size - 1) >> PAGE_SHIFT
         return any(page is not None and first <= page >> PAGE_SHIFT <= last for page in pages)

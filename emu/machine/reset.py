@@ -63,6 +63,8 @@ class ResetPoint:
         if self._resets % FLUSH_EVERY == 0:
             machine.engine.flush_code()
         for run in self._runs:
+            if not _memcmp(run.memory, run.base, run.size):
+                continue
             for pfn in range(run.pfn, run.pfn + (run.size >> PAGE_SHIFT)):
                 if translated := machine.code.runs(pfn):
                     self._forget_code(run, pfn, translated)
@@ -72,6 +74,8 @@ class ResetPoint:
     def _forget_code(self, run: _Run, pfn: int, translated: Iterable[tuple[int, int]]) -> None:
         """Blocks translated from bytes that differ now are void; all others are right, and stay."""
         page = pfn - run.pfn << PAGE_SHIFT
+        if not _memcmp(run.memory + page, run.base + page, PAGE_SIZE):
+            return
         for low, high in tuple(translated):
             if _memcmp(run.memory + page + low, run.base + page + low, high - low):
                 self._machine.code.overwritten((pfn << PAGE_SHIFT) + low, high - low)

@@ -30,8 +30,8 @@ from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
 _FLAGS = (Ind.DESTINATION, Ind.SOURCE, Ind.SOURCE, Ind.SOURCE, Ind.INDIRECTION, Ind.DONE, 0)
 _MOST_STEPS = 400
 _MOST_MOVES = 18
-_SHORT = 6000
-"""Ticks for a list that no model can follow: only what it stores to is looked at."""
+_SHORT, _SHORT_INSTRUCTIONS = 2000, 800
+"""Ticks and instructions for a list that no model can follow: only what it stores to is looked at."""
 _OWN = (Owner.CONTROL, Owner.PAGE_TABLE, Owner.SWAP)
 CLEAN, OWN_GROUND, ENDLESS, NO_RAM = "clean list", "own ground", "no end", "holes"
 
@@ -140,7 +140,7 @@ class ListWorld(TripWorld):
         row = self._model(model, case)
         for step in model.steps:
             self.covers(f"entry {step.kind.value}", min(len(model.named), 3))
-        ended = trip.stage.run(LIMIT if row in (CLEAN, NO_RAM) else _SHORT)
+        ended = trip.stage.run(LIMIT) if row in (CLEAN, NO_RAM) else trip.stage.run(_SHORT, _SHORT_INSTRUCTIONS)
         return self._judge(trip, model, ended, row)
 
     def _model(self, model: _Model, case: Case) -> str:
