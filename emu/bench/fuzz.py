@@ -12,7 +12,6 @@ from emu.errors import EngineError
 from emu.fuzz.batch import Plan
 from emu.fuzz.campaign import Totals
 from emu.fuzz.case import Case
-from emu.workers import processes
 from emu.fuzz.fields import fresh, mutated
 from emu.fuzz.runner import Campaign, Limits
 from emu.fuzz.target import Cover
@@ -25,6 +24,7 @@ from emu.oracle.image import build_image
 from emu.oracle.machines import Other, witness
 from emu.oracle.outcome import Ended
 from emu.oracle.record import take
+from emu.workers import processes
 
 _CASES = 600
 _BOOTS = 3
@@ -73,8 +73,8 @@ def _two_jobs() -> str:
     one, two = _paced(1), _paced(2)
     same = "the same" if one.essence == two.essence else "OTHER"
     return (
-        f"fuzz   2 jobs       {two.rate:7,.0f} cases/s, 1 job {one.rate:,.0f} /s: {two.rate / one.rate:.2f} times as fast, "
-        f"{two.cost / one.cost:.2f} of the processor's time a case; verdicts, corpus, findings {same}"
+        f"fuzz   2 jobs       {two.rate:7,.0f} cases/s, 1 job {one.rate:,.0f} /s: {two.rate / one.rate:.2f} times as "
+        f"fast, {two.cost / one.cost:.2f} of the processor's time a case; verdicts, corpus, findings {same}"
     )
 
 
