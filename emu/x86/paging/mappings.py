@@ -17,6 +17,7 @@ MAX_TABLES: Final = 16_384
 """How many tables :func:`mappings` reads before it gives up: real trees are smaller, garbage can refer to itself."""
 
 
+_WIDTHS: Final = {PagingMode.FOUR_LEVEL: 48, PagingMode.FIVE_LEVEL: 57}
 _WHOLE_TABLE: Final = {4: "<1024I", 8: "<512Q"}
 _NOT_USED_YET: Final = ~(Entry.A | Entry.D)
 
@@ -76,7 +77,8 @@ def mappings(
     With ``read_table``, which gives the 4096 bytes at the physical address of a table, entries of one table that
     continue each other are one mapping.
     """
-    lister = _Lister(read_entry, state, max_tables, read_table)
+    width = _WIDTHS.get(state.mode)
+    lister = _Lister(read_entry, state, max_tables, read_table, bool(state.cr4 & Cr4.PGE), width)
     if state.mode is not PagingMode.NONE:
         yield from lister.table(levels(state), state.root, 0, Rights())
     return lister.tables_left >= 0
@@ -102,7 +104,9 @@ class _Lister:
     read_entry: ReadEntry
     state: PagingState
     tables_left: int
-    read_table: Callable[[int], bytes] | None = None
+    read_table: Callable[[int], bytes] | None
+    pge: bool
+    width: int | None
 
     def table(self, steps: tuple[Level, ...], table: int, linear: int, rights: Rights) -> Iterator[Mapping]:
         """List what the table at physical ``table`` maps; ``steps`` are its level and those below."""
@@ -113,16 +117,16 @@ class _Lister:
         if not below and self.read_table is not None:
             first = _one_run(level, self.read_table(table))
             if first is not None:
-                combined = rights.through(first, level, pge=bool(self.state.cr4 & Cr4.PGE))
+                combined = rights.through(first, level, pge=self.pge)
                 size = (level.index_mask + 1) * level.page_size
-                yield Mapping(_extend(linear, self.state.mode), level.page(first), size, combined)
+                yield Mapping(_extend(linear, self.width), level.page(first), size, combined)
                 return
         for index, entry, pages in self._runs(level, table):
             start = linear | index << level.shift
-            combined = rights.through(entry, level, pge=bool(self.state.cr4 & Cr4.PGE))
+            combined = rights.through(entry, level, pge=self.pge)
             if level.is_leaf(entry):
                 size = pages * level.page_size
-                yield Mapping(_extend(start, self.state.mode), level.page(entry), size, combined)
+                yield Mapping(_extend(start, self.width), level.page(entry), size, combined)
             else:
                 yield from self.table(below, level.table(entry), start, combined)
             if self.tables_left < 0:
@@ -187,8 +191,8 @@ def _one_run(level: Level, raw: bytes) -> int | None:
     return first if int.from_bytes(raw, "little") & kept == ones * start + ramp else None
 
 
-def _extend(linear: int, mode: PagingMode) -> int:
-    width = {PagingMode.FOUR_LEVEL: 48, PagingMode.FIVE_LEVEL: 57}.get(mode)
+def _extend(linear: int, width: int | None) -> int:
+    """The canonical form of an address of ``width`` bits; None: nothing is extended."""
     if width is not None and linear >> (width - 1) & 1:
         return linear | U64 & ~((1 << width) - 1)
     return linear
