@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from emu.assembler.lengths import lengths, memory_operands
+from emu.machine.breakpoints import Breakpoints
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -84,11 +85,11 @@ class _Page:
 class CodeMap:
     """Scans each block that the engine translates.
 
-    Intercepts at linear addresses in ``pinned`` are never dropped; ``indirect`` holds the linear addresses of
-    64-bit instructions that may be near indirect branches.
+    Intercepts where a run stops (``breaks``) are never dropped, and Python decides there; ``indirect`` holds the linear
+    addresses of 64-bit instructions that may be near indirect branches.
     """
 
-    def __init__(self, cpu: Cpu, engine: Engine, pinned: set[int]) -> None:
+    def __init__(self, cpu: Cpu, engine: Engine, breaks: Breakpoints) -> None:
         self._cpu = cpu
         self._engine = engine
         self._by_page: dict[int, _Page] = {}
@@ -96,7 +97,7 @@ class CodeMap:
         self._unsure: set[int] = set()
         self._decoded: dict[int, Sensitive | None] = {}
         self._found: list[int] = []
-        self.pinned = pinned
+        self._breaks = breaks
         self.indirect: set[int] = set()
         self._block: set[int] = set()
         self.on_fetch: Callable[[int, int, int], None] = lambda _linear, _physical, _size: None
@@ -133,7 +134,7 @@ class CodeMap:
         if seen is not None and seen[:2] != (bits, pfn):
             self._unsure.add(address)
         self._known[address] = bits, pfn, insn
-        if address in self._unsure or address in self.pinned:
+        if address in self._unsure or self._breaks.at(address):
             self._engine.moves.forget(address)
         elif insn.kind is Kind.STRING:
             self._engine.moves.learn(address, bits, insn)
@@ -161,7 +162,8 @@ class CodeMap:
         hooked = [address for address, handle in self._engine.intercepts.items() if handle]
         if len(hooked) < MAX_INTERCEPTS:
             return
-        old = [address for address in hooked if address not in self.pinned and address not in self._block]
+        pinned = self._breaks.addresses
+        old = [address for address in hooked if address not in pinned and address not in self._block]
         for address in old[: MAX_INTERCEPTS // 4]:
             self._engine.remove_intercept(address)
         if old:

@@ -77,7 +77,7 @@ class Machine:
         self.owners = Owners()
         self.policy = Policy(self)
         self.breaks = Breakpoints(self.engine)
-        self.code = CodeMap(self.cpu, self.engine, self.breaks.addresses)
+        self.code = CodeMap(self.cpu, self.engine, self.breaks)
         self.faults = Faults(self)
         self.instructions = Instructions(self)
         self.hazards = Hazards(self)

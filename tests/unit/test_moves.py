@@ -7,7 +7,7 @@ import pytest
 from emu.machine import events as ev
 from emu.machine.ram import ROM_RANGES
 from emu.x86.bits import Cr0
-from tests.machine_bench import DATA, RAM_END, Bench, guest_state
+from tests.machine_bench import CODE, DATA, RAM_END, Bench, guest_state
 
 MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
 TARGET_PAGES = [(DATA >> 12) + page for page in (4, 5, 6)]
@@ -131,6 +131,21 @@ def test_a_breakpoint_on_the_move_stops_at_each_iteration_before_it() -> None:
     bench.machine.break_at(here)
     assert bench.run() == ev.Breakpoint(here)
     assert bench.reg("rcx") == 0x800
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_range_of_breakpoints_that_begins_with_a_move_stops_before_it(known: bool) -> None:
+    bench = filled(Bench("4-level", MOVE))
+    here = bench.symbols["here"]
+    if known:
+        bench.run()
+        bench.machine.engine.rip = CODE
+    bench.machine.break_in([(here, here)])
+    assert bench.run() == ev.Breakpoint(here)
+    assert bench.reg("rcx") == 0x800
+    bench.machine.clear_break_in()
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.machine.engine.meter.copied > 0x700
 
 
 def test_an_overlapping_move_repeats_what_it_stored() -> None:
