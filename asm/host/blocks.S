@@ -1,8 +1,8 @@
 # blocks: instructions are counted a block at a time, and a run ends exactly where its count is used up.
 #
 # Who comes here: the engine, in the host's own 64-bit code (System V calling convention), before each block of translated code
-# (block), and in place of some of its own functions (gate, modified).  The address of our fields is in %rcx (block) or in the
-# record that %rax points to (gate, modified).
+# (block), and in place of some of its own functions (emu/machine/gates.py).  The address of our fields is in %rcx (block), or in
+# the record that %rax points to (all others, but where they say otherwise).
 # What it does: a block is counted whole before it runs.  Where it is longer than what is left, the engine is sent back to
 # translate as much of it as is left, and the run ends behind that.  Where a block is left in its middle, what of it has not run
 # is given back (uncount): the engine keeps the guest address of each instruction behind the code of a block.
@@ -115,7 +115,8 @@ first:
     movq    CPU(%rcx), %rdi
     jmp     *EXIT(%rcx)
 
-# modified: in place of the function by which the engine leaves a block that stored into itself; RIP is at the storing instruction
+# modified: in place of the function by which the engine leaves a block that stored into itself, to do the storing instruction once
+# more and alone; RIP is there
 modified:
     movq    GATE_FIELDS(%rax), %rcx
     call    uncount
