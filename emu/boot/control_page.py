@@ -1,7 +1,8 @@
 """The control page of a jump that is under way, read as the running kernel laid it down: no symbols are needed for it.
 
-The page begins with a copy of relocate_kernel and holds, from +0x800 on, what that code saved of its caller and what it
-needs for the way back.  Source: Linux arch/x86/kernel/relocate_kernel_32.S and relocate_kernel_64.S to 6.13.
+The page holds a copy of relocate_kernel, and what that code saved of its caller and needs for the way back: from +0x800
+on in the classic forms, where its code leads since 6.14.  Source: Linux arch/x86/kernel/relocate_kernel_32.S and
+relocate_kernel_64.S.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Final
 
 from emu.assembler import Image
 from emu.kernelfile.forms import CODE_MAX_SIZE, Parts, StubForm, follow, form_at, has_slot
+from emu.kernelfile.page_form import find_page_form
 from emu.kexec.arch import Arch
+from emu.kexec.entry_list import Mode
 from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.bits import Cr4
 
@@ -29,11 +32,15 @@ _PUSHED: Final = {
     StubForm.X86_64: ("rflags", "r15", "r14", "r13", "r12", "rbp", "rbx", "return"),
     StubForm.I386: ("rflags", "rbp", "rdi", "rsi", "rbx", "return"),
 }
+_PUSHED[StubForm.X86_64_6_14] = _PUSHED[StubForm.X86_64]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPage:
-    """``page`` is physical, ``linear`` where the caller runs the code; ``words`` are the data words by name."""
+    """``page`` is physical, ``linear`` where the caller has it; ``words`` are the data words by name.
+
+    ``code`` begins at offset ``entry``, to which ``parts`` are relative; from ``data`` on no model describes the page.
+    """
 
     form: StubForm
     page: int
@@ -41,6 +48,8 @@ class ControlPage:
     code: bytes
     parts: Parts
     words: Mapping[str, int]
+    entry: int = 0
+    data: int = CODE_MAX_SIZE
 
     @property
     def word(self) -> int:
@@ -68,7 +77,7 @@ class ControlPage:
     @property
     def saved(self) -> tuple[int, int]:
         """The physical range of the saved words and the stub's stack, which no model describes."""
-        return self.page + CODE_MAX_SIZE, self.page + PAGE_SIZE
+        return self.page + self.data, self.page + PAGE_SIZE
 
     @property
     def has_slot(self) -> bool:
@@ -76,9 +85,18 @@ class ControlPage:
         return has_slot(self.code)
 
     @property
-    def loads_gdt(self) -> bool:
-        """Whether any instruction of it is an LGDT."""
-        return _LGDT.search(self.code) is not None
+    def restores_gdt(self) -> bool:
+        """Whether it loads the caller's GDT again on the way back."""
+        return _LGDT.search(self.code, self.parts.virtual_mapped, self.parts.swap_pages) is not None
+
+    @property
+    def plain_mode(self) -> Mode:
+        """What it does with pages when nobody waits for the peer: the classic forms exchange them all the same."""
+        return Mode.SWAP if self.form.is_classic else Mode.COPY
+
+    def is_on_its_way(self, offset: int) -> bool:
+        """Whether the code at an offset of the page runs identity mapped, so that this page is where it runs."""
+        return self.parts.identity_mapped <= offset - self.entry < self.parts.virtual_mapped
 
     @property
     def pushed(self) -> tuple[str, ...]:
@@ -86,8 +104,9 @@ class ControlPage:
         return _PUSHED[self.form]
 
     def image(self, at: int) -> Image:
-        """The code as a program at ``at``, with the names of its parts."""
+        """The code as a program, with the names of its parts; the page is at ``at``."""
         parts = self.parts
+        at += self.entry
         names = {
             _NAME: at,
             "identity_mapped": at + parts.identity_mapped,
@@ -98,10 +117,10 @@ class ControlPage:
 
 
 def read_control_page(content: bytes, page: int) -> ControlPage | None:
-    """What the page at physical ``page`` says, if its ``content`` begins with a classic relocate_kernel."""
+    """What the page at physical ``page`` says, if its ``content`` holds a relocate_kernel."""
     form = form_at(content)
     if form is None or not form.is_classic:
-        return None
+        return _read_later(content, page)
     size, names = form.bits // 8, _WORDS[form]
     raw = content[CODE_MAX_SIZE:]
     words = {name: int.from_bytes(raw[at * size : (at + 1) * size], "little") for at, name in enumerate(names)}
@@ -111,6 +130,16 @@ def read_control_page(content: bytes, page: int) -> ControlPage | None:
             at = words.pop("linear", linear)
             return ControlPage(form, page, at, content[: parts.size], parts, words)
     return None
+
+
+def _read_later(content: bytes, page: int) -> ControlPage | None:
+    found = find_page_form(content)
+    if found is None:
+        return None
+    words = {name: int.from_bytes(content[at : at + 8], "little") for name, at in found.words.items()}
+    code = content[found.entry : found.entry + found.parts.size]
+    linear, data = words.pop("linear"), min(found.words.values())
+    return ControlPage(StubForm.X86_64_6_14, page, linear, code, found.parts, words, found.entry, data)
 
 
 def _linked_at(content: bytes, form: StubForm) -> Iterator[int]:

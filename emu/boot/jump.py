@@ -118,10 +118,10 @@ class Jump:
             list_pages=tuple(step.source for step in self.steps if step.kind is StepKind.INDIRECTION),
         )
 
-    def moved(self, ram: Ram) -> RamImage:
+    def moved(self, ram: Ram, mode: Mode) -> RamImage:
         """RAM as the reference model has it when the list has been carried out once from here."""
         image = RamImage(ram)
-        image.move(self.steps, Mode.SWAP, self.control.swap_page)
+        image.move(self.steps, mode, self.control.swap_page)
         return image
 
     def line(self) -> str:

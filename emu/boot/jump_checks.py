@@ -171,8 +171,6 @@ def entry_state(scene: Scene) -> list[Finding]:
     wrong = registers.entry_state(jump.control.arch, state)
     if jump.preserve:
         wrong += _stack(scene, state["rsp"])
-    elif scene.machine.ram.read_int(state["rsp"], jump.control.word):
-        wrong.append("the word on the stack is not 0, so the peer is told of a way back that does not exist")
     return scene.sentences("entry state", "the convention of relocate_kernel", wrong)
 
 
@@ -210,8 +208,10 @@ def after_call(scene: Scene) -> list[Finding]:
 
 
 def known_at_entry(scene: Scene) -> list[Finding]:
-    """B-01: no slot for the peer's next entry.  B-37: no IDT."""
+    """B-01: no slot for the peer's next entry.  B-02: no 0 where nobody waits for the peer.  B-37: no IDT."""
     jump, state, found = scene.jump, scene.jump.at_entry, []
+    if not jump.preserve:
+        found += _way_back_of_nobody(scene, state["rsp"])
     behind = jump.control.swap_page + PAGE_SIZE
     if jump.preserve and not jump.control.has_slot:
         found.append(
@@ -239,6 +239,24 @@ def known_at_entry(scene: Scene) -> list[Finding]:
     return found
 
 
+def _way_back_of_nobody(scene: Scene, sp: int) -> list[Finding]:
+    control = scene.jump.control
+    top = scene.machine.ram.read_int(sp, control.word)
+    inside = control.page <= sp <= control.page + PAGE_SIZE - control.word
+    if inside and not top:
+        return []
+    return [
+        scene.finding(
+            "entry state",
+            "the word on the stack of a peer that nobody waits for is 0",
+            f"the stack pointer is {show_phys(sp)}, {'in' if inside else 'outside'} the control page "
+            f"{show_phys(control.page)}; the word there is {top:#x}",
+            "the stub pushed no 0 before the entry: the peer takes what it finds there for an entry to go back to",
+            catalogue="B-02",
+        )
+    ]
+
+
 def known_at_return(scene: Scene) -> list[Finding]:
     """B-24: the way back of a PAE kernel turns paging on with the CR4 that the peer left."""
     jump = scene.jump
@@ -261,7 +279,7 @@ def known_after_call(scene: Scene) -> list[Finding]:
     """B-07: the caller loads its segments from a GDT that is not its own, or is so only by the peer's grace."""
     jump = scene.jump
     gdtr = scene.machine.cpu.gdtr
-    if jump.control.loads_gdt or not jump.gdtr[1]:
+    if jump.control.restores_gdt or not jump.gdtr[1]:
         return []
     base, limit = jump.gdtr
     left = jump.left["gdtr.base"], jump.left["gdtr.limit"]

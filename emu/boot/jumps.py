@@ -19,7 +19,7 @@ from emu.journey.findings import Finding
 from emu.journey.memory import RamImage
 from emu.journey.result import finding_json
 from emu.journey.symbols import Symbols
-from emu.kexec.entry_list import StepKind
+from emu.kexec.entry_list import Mode, StepKind
 from emu.kexec.image import KexecImage
 from emu.machine import events as ev
 from emu.machine.machine import Machine
@@ -77,8 +77,8 @@ class Jumps:
         if any(jump.control.page == page for jump in moving):
             return None
         control = read_control_page(self.machine.ram.read(page, PAGE_SIZE), page)
-        if control is None or not control.parts.identity_mapped <= pc & PAGE_MASK < control.parts.virtual_mapped:
-            return None  # its second half runs in the kernel's text
+        if control is None or not control.is_on_its_way(pc & PAGE_MASK):
+            return None  # the rest of it runs where the caller has it
         return control
 
     # ---- following it ------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Jumps:
             control=control,
             steps=tuple(before.walk(control.head, control.word)),
             start=registers["rdx"] & mask,
-            preserve=bool(registers["rcx" if control.word == 8 else "rsi"] & mask),
+            preserve=bool(registers["rcx" if control.word == 8 else "rsi"] & 1),
             at_call=self._at_call(control),
             gdtr=self._gdtr,
             before=before,
@@ -120,7 +120,7 @@ class Jumps:
             self.symbols.add(control.image(at))
         self._own(jump)
         self._check(jump, "entry list", checks.entry_list(self._scene(jump)))
-        jump.expected = jump.moved(machine.ram)
+        jump.expected = jump.moved(machine.ram, Mode.SWAP if jump.preserve else control.plain_mode)
         self._wait_for(jump, Stage.THERE, jump.start)
         self._forbid(jump.listed | jump.own, "A")
 
@@ -139,7 +139,8 @@ class Jumps:
         jump.entered = self._here()
         jump.at_entry = machine.cpu.registers()
         sp = jump.at_entry["rsp"]
-        stack = [(sp & ~PAGE_MASK if control.page == sp & ~PAGE_MASK else sp, (sp | PAGE_MASK) + 1)]
+        end = control.swap_page + PAGE_SIZE
+        stack = [(sp, end)] if control.swap_page < sp < end else []
         scene = self._scene(jump)
         self._check(jump, "memory there", checks.memory(scene, jump.expected, [control.saved, *stack]))
         self._check(jump, "owners there", checks.owners(scene))
@@ -168,7 +169,7 @@ class Jumps:
         self._check(jump, "owners of the peer", checks.owners(scene))
         self._check(jump, "re-entry state", checks.reentry_state(scene))
         self._check(jump, "known back", checks.known_at_return(scene))
-        jump.expected = jump.moved(machine.ram)
+        jump.expected = jump.moved(machine.ram, Mode.SWAP)
         self._own(jump)
         self._forbid(jump.listed | jump.own, "A")
         self._wait_for(jump, Stage.BACK, jump.at_call["return"])

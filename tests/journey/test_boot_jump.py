@@ -193,5 +193,5 @@ def test_a_control_page_says_all_there_is_to_know(tmp_path: Path, bits: int, cr4
     assert control.swap_page == (len(names) - 2) * 0x1000
     assert control.linear == (0x4000 if bits == 32 else 0x100000)
     assert not control.has_slot
-    assert not control.loads_gdt
+    assert not control.restores_gdt
     assert read_control_page(bytes(4096), CONTROL) is None
