@@ -21,6 +21,19 @@ from emu.kexec.arch import Arch
 pytestmark = pytest.mark.oracle("as", "ld")
 STUBS = Path(__file__).parent / "stubs"
 CONTROL, SWAP, SOURCE, DESTINATION, ELSEWHERE = 0x200000, 0x201000, 0x300000, 0x400000, 0x600000
+LAYOUT = """
+SECTIONS {
+    . = 0x100000;
+    .text : {
+        *kernel.o(.text)
+        . = ALIGN(4096);
+        __relocate_kernel_start = .;
+        *(.text) *(.text..relocate_kernel) *(.data..relocate_kernel)
+        . = ALIGN(4096);
+    }
+    /DISCARD/ : { *(.rodata) *(.note*) }
+}
+"""
 Build = Callable[..., Path]
 
 
@@ -33,14 +46,15 @@ def _nothing_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 def build(tmp_path: Path) -> Build:
     """Links the kernel with the stub, in which ``old`` is replaced by ``new``; other words are symbols."""
 
-    def make(old: str = "", new: str = "", **symbols: int) -> Path:
-        source = (STUBS / "shape_classic_64.S").read_text()
+    def make(old: str = "", new: str = "", *, shape: str = "shape_classic_64.S", **symbols: int) -> Path:
+        source = (STUBS / shape).read_text()
         assert source.count(old) or not old
         (tmp_path / "stub.S").write_text(source.replace(old, new, 1) if old else source)
         defined = [word for name, value in symbols.items() for word in ("--defsym", f"{name}={value}")]
         for name, path in (("kernel", STUBS / "boot_jump.S"), ("stub", tmp_path / "stub.S")):
             subprocess.run(["as", "--64", *defined, "-o", tmp_path / f"{name}.o", path], check=True)
-        words = ["ld", "-m", "elf_x86_64", "-Ttext", "0x100000", "-e", "_start", "--build-id=none"]
+        (tmp_path / "layout.ld").write_text(LAYOUT)
+        words = ["ld", "-m", "elf_x86_64", "-T", str(tmp_path / "layout.ld"), "-e", "_start", "--build-id=none"]
         objects = [tmp_path / "kernel.o", tmp_path / "stub.o"]
         subprocess.run([*words, "-o", tmp_path / "vmlinux", *objects], check=True)
         subprocess.run([*words, "--oformat", "binary", "-o", tmp_path / "kernel.bin", *objects], check=True)
@@ -87,6 +101,21 @@ def test_three_jumps_are_checked_and_only_the_known_faults_are_found(build: Buil
         assert {"memory there", "memory back", "as before the jump", "owners there", "registers"} <= one[
             "checks"
         ].keys()
+
+
+def test_the_form_of_6_14_is_followed_too(build: Build, boot: Boot) -> None:
+    """It gives the peer a word for its next entry and loads the caller's GDT again; the shape has no IDT of its own."""
+    status, document = boot(build(shape="shape_6_14.S", LATER=1))
+    assert (status, document["end"], document["status"]) == (EXIT_FINDINGS, "exit", 0)
+    assert told(document) == [("B-37", "entry state")]
+    assert [(one["stub"], one["complete"]) for one in document["jumps"]] == [("6.14 x86_64", True)] * 3
+    for one in document["jumps"]:
+        assert [name for name, wrong in one["checks"].items() if wrong] == ["known there"]
+
+
+def test_the_form_of_6_14_without_the_gdt_is_known_for_it(build: Build, boot: Boot) -> None:
+    document = boot(build("lgdt\tGDTR_AT(%rax)", "nop", shape="shape_6_14.S", LATER=1))[1]
+    assert told(document) == [("B-37", "entry state"), ("B-07", "registers")]
 
 
 def test_a_move_of_one_word_less_is_wrong_memory(build: Build, boot: Boot) -> None:

@@ -8,19 +8,23 @@ machine's own lists stay as they are.
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from emu.cli import main
 from emu.cli_kernel import kernel_scene, run_document
 from emu.debugger.repl import Repl
 from emu.debugger.session import Session
+from emu.errors import EXIT_FINDINGS
 from emu.journey.journey import Journey
 from emu.journey.linux_call import file_sha256
 from emu.journey.list_runs import ListBench
@@ -31,6 +35,8 @@ from emu.kernelfile.bzimage import payload, read_setup
 from emu.kernelfile.decompress import decompress
 from emu.kernelfile.forms import SIGNATURES
 from emu.kernelfile.stub_of import open_kernel
+from tests.linux.initramfs import character, cpio, directory, program
+from tests.linux.programs import jumping_init
 
 pytestmark = [
     pytest.mark.kernels,
@@ -270,3 +276,32 @@ def test_the_uncompressed_kernel_is_taken_too(fetched: Callable[[str], Path], tm
     plain = flipped(path, tmp_path, stub, len(stub.code) - 1)  # the trap behind the last ret: never executed
     found = find_stub(plain)
     assert (found.linear, found.parts) == (stub.linear, stub.parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [("cloud-amd64", ["B-37"]), ("6.16", ["B-02"]), ("6.17", ["B-02"]), ("6.18", ["B-02"]), ("7", [])],
+)
+def test_its_own_kexec_is_checked_in_a_boot(
+    fetched: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    faults: list[str],
+) -> None:
+    """``kjump boot`` runs the whole kernel, whose first process kexecs an image without a way back."""
+    initrd = tmp_path / "initrd.img"
+    init = program("init", jumping_init(64, gdt=0, flags=0))
+    initrd.write_bytes(cpio([directory("dev"), character("dev/console", 5, 1), init]))
+    append = "console=ttyS0 no_console_suspend mitigations=off quiet"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    status = main(["boot", str(fetched(name)), "--initrd", str(initrd), "--append", append, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (status, told["end"]) == (EXIT_FINDINGS if faults else 0, "reset"), told["console"][-2000:]
+    assert told["console"].endswith("J")
+    (jump,) = told["jumps"]
+    assert jump["stub"] == str(find_stub(fetched(name)).form)
+    assert jump["complete"]
+    assert not [what for what, wrong in jump["checks"].items() if wrong and not what.startswith("known")]
+    assert [finding["catalogue"] for finding in told["findings"]] == faults

@@ -3,6 +3,9 @@
 #
 # Entered in long mode, identity mapped, as a flat image at 0x100000.  Clobbers everything.  B, copied to its source
 # page, goes back by calling its return address; with B_WRITES it stores a quadword there first.
+#
+# With LATER the stub is of the 6.14 form: its page, from __relocate_kernel_start on, holds data that are filled in, and it
+# loads the GDTR from saved_context on the way back.
 
 	.set	CONTROL, 0x200000
 	.set	SWAP, 0x201000
@@ -28,10 +31,24 @@ _start:
 	mov	%cr3, %rax
 	mov	%rax, tables(%rip)
 	sgdt	own_gdt(%rip)
+	.ifdef	LATER
+	lea	__relocate_kernel_start(%rip), %rsi
+	.else
 	lea	relocate_kernel(%rip), %rsi
+	.endif
 	mov	$CONTROL, %edi
 	mov	$512, %ecx
 	rep movsq
+	.ifdef	LATER
+	mov	$CONTROL, %edx
+	mov	$__relocate_kernel_start, %ecx
+	sub	%rcx, %rdx			# from the linked page to the control page
+	movq	$CONTROL, kexec_va_control_page(%rdx)
+	mov	%rax, kexec_pa_table_page(%rdx)
+	movq	$SWAP, kexec_pa_swap_page(%rdx)
+	lea	relocate_kernel(%rdx), %rax
+	mov	%rax, entry(%rip)
+	.endif
 	lea	peer(%rip), %rsi
 	mov	$SOURCE, %edi
 	mov	$(peer_end - peer), %ecx
@@ -48,11 +65,15 @@ again:
 	lgdt	none(%rip)
 	lidt	none(%rip)
 	mov	$(LIST | IND_INDIRECTION), %edi
+	.ifdef	LATER
+	mov	$CONTROL, %esi
+	.else
 	lea	page_list(%rip), %rsi
+	.endif
 	mov	start(%rip), %rdx
 	mov	$1, %ecx
 	xor	%r8d, %r8d
-	call	relocate_kernel
+	call	*entry(%rip)
 returned:
 	mov	%rax, start(%rip)
 	lgdt	own_gdt(%rip)
@@ -76,8 +97,16 @@ page_list:
 	.quad	CONTROL, CONTROL
 tables:	.quad	0, SWAP
 start:	.quad	DESTINATION
+	.ifdef	LATER
+entry:	.quad	0
+	.else
+entry:	.quad	relocate_kernel
+	.endif
 none:	.word	0
 	.quad	0
 own_gdt:
 	.word	0
 	.quad	0
+	.set	GDTR_AT, 0x9a
+	.globl	saved_context
+	.set	saved_context, own_gdt - GDTR_AT
