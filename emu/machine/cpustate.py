@@ -328,11 +328,6 @@ class CpuState:
         entries = (struct.unpack_from("<5Q", kept, at) for at in range(0, len(kept), 64))
         return {read: (read, write, physical, addend) for read, write, _, physical, addend in entries}
 
-    def same_place(self, linear: int) -> int:
-        """The next linear address whose translation has the same place in the cache."""
-        mask = int.from_bytes(process_memory(self._address - 0x20, 8), "little")
-        return linear + (mask + 0x40 << 6)
-
     def mode_addresses(self) -> tuple[int, int]:
         """Host addresses of the translator's digest of the mode (4 bytes) and of CR0 (8 bytes)."""
         return self._address + _HFLAGS, self._address + _CR
