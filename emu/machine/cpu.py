@@ -31,6 +31,7 @@ paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :
 _LARGE_MASK = (1 << 21) - 1
 _MOST_PAGES = 2048  # that translations are remembered for: no more than a processor's own, and soon forgotten
 _MOST_MODES = 1024
+_SMAP = int(Cr4.SMAP)
 _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
@@ -38,6 +39,7 @@ WRITE = Access(write=True, implicit=True)
 PLAIN = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 """The accesses of ordinary instructions, by (user, write)."""
 _AS_USER = Access(user=True)
+_READ = Access()
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
@@ -79,6 +81,7 @@ class Cpu:
         self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
         self._plain: dict[tuple[int, bool, bool], tuple[int, int]] = {}
         self._modes: dict[tuple[int, ...], str] = {}
+        self._paging: tuple[object, PagingState] = None, PagingState(0, 0, 0, 0)
 
     # ---- mode --------------------------------------------------------------------------------------------------
 
@@ -102,14 +105,18 @@ class Cpu:
     def paging(self) -> PagingState:
         """What a page walk depends on, now."""
         engine = self.engine
-        return PagingState(
-            cr0=engine.cr(0),
-            cr3=self.cr3,
-            cr4=engine.cr(4),
-            efer=engine.efer,
-            ac=bool(engine.cr(4) & Cr4.SMAP and engine.system_flags >> 18 & 1),
-            pdptes=self._pdptes,
+        cr4 = engine.cr(4)
+        now = (
+            engine.cr(0),
+            self.cr3,
+            cr4,
+            engine.efer,
+            bool(cr4 & _SMAP and engine.system_flags >> 18 & 1),
+            self._pdptes,
         )
+        if self._paging[0] != now:
+            self._paging = now, PagingState(*now)
+        return self._paging[1]
 
     def control(self) -> ControlState:
         """The control state that the rules of :mod:`emu.x86.control` judge by."""
@@ -177,9 +184,9 @@ class Cpu:
         """The page walk for ``linear`` with every step, whether it succeeds or faults."""
         return walk(self.ram.read_int, self.paging(), linear, access)
 
-    def seen(self, linear: int) -> int | None:
-        """Where a read of ``linear`` by the supervisor leads, with no trace in the page tables; None: to a fault."""
-        found = reach(self.ram.read_int, self.paging(), linear)
+    def seen(self, linear: int, access: Access = _READ) -> int | None:
+        """Where an access by the supervisor leads, with no trace in the page tables; None: to a fault."""
+        found = reach(self.ram.read_int, self.paging(), linear, access)
         return None if found is None else found[0]
 
     def translate(self, linear: int, access: Access = READ) -> int:

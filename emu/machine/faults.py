@@ -26,6 +26,9 @@ _SOFTWARE: dict[int, EventKind] = {Vector.BP: EventKind.INT3, Vector.OF: EventKi
 _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
 
 
+_FETCH = Access(execute=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Branch:
     """A near branch at linear ``address``; ``stack`` is what has to be added to RSP to undo it."""
@@ -113,7 +116,9 @@ class Faults:
 
     def _at_fetch_of(self, linear: int) -> bool:
         cpu = self._machine.cpu
-        return cpu.walk(linear, Access(execute=True, user=cpu.cpl == 3)).physical is None
+        if cpu.cpl == 3:
+            return cpu.walk(linear, Access(execute=True, user=True)).physical is None
+        return cpu.seen(linear, _FETCH) is None
 
     # ---- what the engine stopped for -----------------------------------------------------------------------------
 

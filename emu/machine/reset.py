@@ -9,7 +9,7 @@ exact results runs the batch again, which now knows the page, or each case from 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,10 +71,14 @@ class ResetPoint:
             _memmove(run.memory, run.base, run.size)
         machine.restore(self.state, changed=())
 
-    def _forget_code(self, run: _Run, pfn: int, translated: Iterable[tuple[int, int]]) -> None:
-        """Blocks translated from bytes that differ now are void; all others are right, and stay."""
+    def _forget_code(self, run: _Run, pfn: int, translated: Sequence[tuple[int, int]]) -> None:
+        """Blocks translated from bytes that differ now are void; all others are right, and stay.
+
+        ``translated`` is ascending, and not empty: mostly all of it is as it was.
+        """
         page = pfn - run.pfn << PAGE_SHIFT
-        if not _memcmp(run.memory + page, run.base + page, PAGE_SIZE):
+        first, behind = translated[0][0], translated[-1][1]
+        if not _memcmp(run.memory + page + first, run.base + page + first, behind - first):
             return
         for low, high in tuple(translated):
             if _memcmp(run.memory + page + low, run.base + page + low, high - low):

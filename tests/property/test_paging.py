@@ -237,7 +237,7 @@ def test_reach_finds_what_walk_finds_for_the_supervisor(
         done, found = walk(memory.read, state, linear, access), reach(memory.read, state, linear, access)
         if found is not None:
             assert found == (done.physical, [(step.address, step.value) for step in done.steps])
-        elif done.state.mode is not PagingMode.NONE and not access.user and not access.execute:
+        elif done.state.mode is not PagingMode.NONE and not access.user:
             assert done.physical is None
 
 

@@ -139,7 +139,8 @@ class Walk:
 
 READ: Final = Access()
 _P, _W, _U = int(Entry.P), int(Entry.W), int(Entry.U)
-_SMAP, _WP = int(Cr4.SMAP), int(Cr0.WP)
+_XD = int(Entry.XD)
+_SMAP, _SMEP, _WP = int(Cr4.SMAP), int(Cr4.SMEP), int(Cr0.WP)
 _TABLE = PHYS_MASK & ~0xFFF
 
 
@@ -182,7 +183,7 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
 def reach(
     read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ
 ) -> tuple[int, list[tuple[int, int]]] | None:
-    """What :func:`walk` finds for a read or write by the supervisor, with nothing said about how.
+    """What :func:`walk` finds for an access by the supervisor, with nothing said about how.
 
     The physical address, and (address, value) of each entry on the way, latched ones with the address -1.  None where
     the access faults, or is of another kind: :func:`walk` tells more.
@@ -192,10 +193,10 @@ def reach(
     linear &= U64 if long else U32
     if mode is PagingMode.NONE:
         return linear, []
-    if access.user or access.execute or (long and not is_canonical(linear, mode)):
+    if access.user or (long and not is_canonical(linear, mode)):
         return None
     steps: list[tuple[int, int]] = []
-    user = writable = True
+    user = writable = executable = True
     for level in formats:
         index = linear >> level.shift & level.index_mask
         at = table + index * level.entry_size
@@ -209,8 +210,12 @@ def reach(
             return None
         if level.has_rights:
             user, writable = user and bool(entry & _U), writable and bool(entry & _W)
+            executable = executable and not (level.entry_size == 8 and entry & _XD)
         if leaf:
-            if user and state.cr4 & _SMAP and (access.implicit or not state.ac):
+            if access.execute:
+                if not executable or (user and state.cr4 & _SMEP):
+                    return None
+            elif user and state.cr4 & _SMAP and (access.implicit or not state.ac):
                 return None
             if access.write and not writable and state.cr0 & _WP:
                 return None
