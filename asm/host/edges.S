@@ -1,10 +1,12 @@
 # edges: notes each passage from one translated block to the next that was never noted before.
 #
 # Who comes here: the engine, in the host's own 64-bit code (System V calling convention), before each block it runs: the linear
-# address of the block in %rsi, our table in %rcx (fields below; emu/machine/coverage.py makes it).  The guest does not run.
+# address of the block in %rsi, its bytes in %edx, our table in %rcx (fields below; emu/machine/coverage.py makes it).  The
+# guest does not run.
 # What it clobbers: %rax, %rdx, %r8 to %r10 and flags, all of them free in that convention.  How it leaves: by ret.
 #
 # An edge is (block before, this block, processor mode).  A byte for each hash of an edge tells whether it is known.
+# A block that begins inside the one before is the rest of it, where the engine was stopped on the way, and is no edge.
 
 .set PREVIOUS, 0                                # linear address of the block before; 0 at the start of a case
 .set COUNT, 8                                   # records so far
@@ -14,6 +16,7 @@
 .set HFLAGS, 40                                 # address of the engine's digest of the mode
 .set CR0, 48                                    # address of CR0
 .set BLOCKS, 56                                 # blocks run
+.set END, 64                                    # linear address behind the block before
 .set MODE_BITS, 0x2c093                         # CPL, CS32, PE, LMA, CS64, VM
 .set PAGING, 0x80000000
 .set MULTIPLIER, 0x9e3779b97f4a7c15
@@ -21,6 +24,14 @@
 
 edge:
     incq    BLOCKS(%rcx)
+    movq    PREVIOUS(%rcx), %r8
+    cmpq    %r8, %rsi
+    jbe     2f
+    cmpq    END(%rcx), %rsi
+    jb      1f
+2:  movl    %edx, %r10d
+    addq    %rsi, %r10
+    movq    %r10, END(%rcx)
     movq    HFLAGS(%rcx), %rax
     movl    (%rax), %eax
     andl    $MODE_BITS, %eax
@@ -28,7 +39,6 @@ edge:
     movl    (%rdx), %edx
     andl    $PAGING, %edx
     orl     %edx, %eax
-    movq    PREVIOUS(%rcx), %r8
     movq    %rsi, PREVIOUS(%rcx)
 
     # %rdx = the byte of this edge

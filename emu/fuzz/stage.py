@@ -22,6 +22,8 @@ _RETURNING = (Vector.BP, Vector.NMI)
 _EXCEPTIONS = 32
 _INDIRECT = (b"\xc2", b"\xc3", b"\xff")
 _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
+_STRINGS = tuple(bytes((opcode,)) for opcode in (*range(0xA4, 0xA8), *range(0xAA, 0xB0)))
+_REPEATS = frozenset({0xF2, 0xF3})
 _MOST_HANDLERS = 64
 _MOST_PLACES = 4096
 MOST_INSTRUCTIONS = 3000
@@ -223,14 +225,26 @@ def _edge(kind: str, mode: int) -> Edge:
 def code_of(images: Iterable[tuple[Image, int]]) -> dict[int, str]:
     """The linear addresses at which an instruction of a program begins, with its symbol+offset.
 
-    ``images`` are (program, linear address of its first byte).
+    ``images`` are (program, linear address of its first byte).  Repeated string instructions, and what follows them,
+    are left out: whether a block begins there depends on who did the iterations, which depends on earlier cases.
     """
     found: dict[int, str] = {}
     for image, linear in images:
+        behind = -1
         for line in image.lines:
             if line.size:
-                found[linear + line.address - image.org] = image.symbol_at(line.address)
+                repeats = _repeats(image.code[line.address - image.org : line.address - image.org + line.size])
+                if not repeats and line.address != behind:
+                    found[linear + line.address - image.org] = image.symbol_at(line.address)
+                behind = line.address + line.size if repeats else -1
     return found
+
+
+def _repeats(raw: bytes) -> bool:
+    """A string instruction with a repeat prefix."""
+    opcode = raw.lstrip(_PREFIXES)
+    prefixes = raw[: len(raw) - len(opcode)]
+    return opcode in _STRINGS and not _REPEATS.isdisjoint(prefixes)
 
 
 class _Fixed(set[int]):

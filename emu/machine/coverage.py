@@ -15,7 +15,8 @@ short list, and mostly an empty one.
             coverage.keep(news)
     coverage.stop()
 
-The news of a case depend on the case and on what was kept before, not on the cases between.
+The news of a case depend on the case and on what was kept before, not on the cases between.  A jump into the middle of
+the block that it ends is no edge: it looks like the engine going on there after a stop.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Edge(NamedTuple):
 
 class _Table(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_uint64) for name in ("previous", "count", "limit", "seen", "records", "hflags", "cr0", "blocks")
+        (name, ctypes.c_uint64)
+        for name in ("previous", "count", "limit", "seen", "records", "hflags", "cr0", "blocks", "end")
     ]
     previous: int
     count: int
@@ -61,6 +63,7 @@ class _Table(ctypes.Structure):
     hflags: int
     cr0: int
     blocks: int
+    end: int
 
 
 def _index(edge: Edge) -> int:
@@ -107,7 +110,7 @@ class Coverage:
         """A case begins: its first block has none before it.  News that were not asked for are forgotten."""
         if self._table.count:
             self.news()
-        self._table.previous = 0
+        self._table.previous = self._table.end = 0
 
     def news(self) -> list[Edge]:
         """The edges since :meth:`begin` that were never kept, in the order in which they came, each once."""

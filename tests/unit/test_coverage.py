@@ -6,6 +6,7 @@ import pytest
 
 from emu.machine import coverage as module
 from emu.machine.coverage import Coverage, Edge
+from emu.machine.events import StepLimit
 from emu.machine.reset import ResetPoint
 from emu.x86.bits import Cr0
 from tests.machine_bench import CODE, Bench
@@ -14,6 +15,7 @@ TEXT = """
     testl %eax, %eax
     jz zero
     movl $3, %ecx
+    jmp 1f
 1:  loop 1b
     hlt
 zero:
@@ -44,11 +46,22 @@ class Course:
 def test_each_edge_is_told_once_a_case() -> None:
     course = Course()
     news = course.run(1)
-    loop = course.bench.image.org + 9
+    loop = course.bench.image.org + 11
     assert [edge.before for edge in news] == [0, *(edge.block for edge in news[:-1])]
     assert len(news) == len(set(news))
     assert sum((edge.before, edge.block) == (loop, loop) for edge in news) == 1
     assert news[0].block == CODE
+
+
+def test_a_stop_in_the_middle_of_a_block_is_no_edge() -> None:
+    course = Course()
+    whole = course.run(1)
+    course.point.reset()
+    course.bench.machine.engine.set_gpr(0, 1)
+    course.coverage.begin()
+    while isinstance(course.bench.machine.run(instructions=3), StepLimit):
+        pass
+    assert course.coverage.news() == whole
 
 
 def test_news_depend_on_what_was_kept_and_not_on_the_cases_between() -> None:
