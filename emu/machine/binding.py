@@ -24,6 +24,7 @@ from emu.x86.bits import DR7_ARMED, DR7_INITIAL, Cr0
 
 _LIB: Final = _binding.uclib
 _LIB.get_page_addr_code_x86_64.restype = ctypes.c_uint64
+_LIB.cpu_cc_compute_all_x86_64.restype = ctypes.c_uint32
 _Answer = TypeVar("_Answer")
 BlockPointer = Any  # ctypes has no name for a pointer to the binding's private structure
 _CODE_HOOK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
@@ -364,11 +365,11 @@ class Binding(CpuState):
     @property
     def rflags(self) -> int:
         """RFLAGS with its lazily computed arithmetic flags."""
-        return int(self._uc.reg_read(x86_const.UC_X86_REG_RFLAGS))
+        return self.other_flags | int(_LIB.cpu_cc_compute_all_x86_64(self._env, self.flags_form))
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        self._uc.reg_write(x86_const.UC_X86_REG_RFLAGS, value)
+        self.load_flags(value)
 
     def msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it (0 for one that it does not know)."""

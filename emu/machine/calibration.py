@@ -15,6 +15,7 @@ _PAGE = 0x7F000
 _DATA = 0x7D000
 _OTHER = _DATA + (1 << 24)  # its translation pushes that of the former out of its place, however large the cache is now
 _MAY_HOLD_CODE = 0x400
+_ARITHMETIC_FLAGS = 0x8D5
 _PROGRAM = bytes.fromhex("90 90 31c9 f7f1 cd42 eb00 eb00 8807 8a07 f4")
 
 Check = tuple[str, object, object]
@@ -121,7 +122,10 @@ def _registers(engine: Engine) -> list[Check]:
         ("IDTR", (engine.idtr.base, engine.idtr.limit), (0x5678000, 0x7FF)),
     ]
     for flags, backward in ((0x46702, True), (2, False)):
+        engine.write_public("RFLAGS", flags | _ARITHMETIC_FLAGS)
+        checks.append(("RFLAGS", engine.rflags, flags | _ARITHMETIC_FLAGS | 2))
         engine.rflags = flags
+        checks.append(("RFLAGS", engine.read_public("RFLAGS"), flags | 2))
         checks.append(("EFLAGS", engine.system_flags & 0x47300, flags & 0x47300))
         checks.append(("DF", engine.backward, backward))
     return checks + [(f"CR{number}", engine.cr(number), engine.read_public(f"CR{number}")) for number in (0, 4)]

@@ -30,8 +30,10 @@ _REGS, _EIP, _EFLAGS, _DIRECTION, _HFLAGS, _SEGS, _LDT, _TR, _GDT, _IDT, _CR = (
     400,
     424,
 )
-_FLAGS_FORM: Final = 168  # how the arithmetic flags are kept
-_FLAGS_COMPUTED: Final = 1
+_FLAGS: Final = 152  # the arithmetic flags, where they are kept as such
+_FLAGS_FORM: Final = 168  # how they are kept
+_FLAGS_COMPUTED: Final = 1  # as such
+_ARITHMETIC, _DF = 0x8D5, 0x400
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
 _BREAKPOINTS = _DR + 8 * 8
 _EFER_SEARCH_END: Final = 0x5800
@@ -92,6 +94,7 @@ class CpuState:
         self._msrs: dict[int, ctypes.c_uint64 | ctypes.c_uint32] = {}
         self._gprs = (ctypes.c_uint64 * 16).from_address(address + _REGS)
         self._crs = (ctypes.c_uint64 * 5).from_address(address + _CR)
+        self._flags = ctypes.c_uint64.from_address(address + _FLAGS)
         self._flags_form = ctypes.c_uint32.from_address(address + _FLAGS_FORM)
         self._direction = ctypes.c_int32.from_address(address + _DIRECTION)
         self._rip = ctypes.c_uint64.from_address(address + _EIP)
@@ -171,6 +174,23 @@ class CpuState:
 
     def _set_u64(self, offset: int, value: int) -> None:
         struct.pack_into("<Q", self._view, offset, value & 0xFFFFFFFFFFFFFFFF)
+
+    @property
+    def flags_form(self) -> int:
+        """How the engine keeps the arithmetic flags, which it can compute from that."""
+        return self._flags_form.value
+
+    @property
+    def other_flags(self) -> int:
+        """RFLAGS without the arithmetic flags."""
+        return self._eflags.value & ~(_ARITHMETIC | _DF) | self._direction.value & _DF
+
+    def load_flags(self, value: int) -> None:
+        """Set RFLAGS; :meth:`digest` makes the mode follow."""
+        self._flags.value = value & _ARITHMETIC
+        self._flags_form.value = _FLAGS_COMPUTED
+        self._direction.value = -1 if value & _DF else 1
+        self._eflags.value = value | 2
 
     def take_flags_for_computed(self) -> None:
         """The arithmetic flags are kept as bits, whatever the engine says.
