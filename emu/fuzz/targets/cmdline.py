@@ -29,6 +29,7 @@ _TOKENS = (
     *(option.encode() + b"=" for option in _OPTIONS.split()),
     *(b" " + option.encode() + b" " for option in _OPTIONS.split()),
     *(value.encode() for value in _VALUES.split()),
+    *(b' "' + word for word in (b"seed=7", b"rounds=3", b"ret", b"save")),
     *(bytes([byte]) for byte in b' \t\v\f\r\n"=,@-:\xa0\xff'),
 )
 

@@ -187,5 +187,6 @@ TARGET = Target(
     (
         ("start", "relocate_new_kernel takes image->start from A, who loaded it: as in Linux"),
         ("back", "hand-off stack: a return address has no cookie, by design"),
+        (FORGED, "who writes a cookie of the slot's kind into B's memory chooses where A enters it"),
     ),
 )
