@@ -41,6 +41,7 @@ def boot(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
     status = main(["boot", "--json", "--ram", "16M", *words])
     captured = capsys.readouterr()
+    assert captured.out, (status, captured.err)
     return status, json.loads(captured.out), captured.err
 
 
