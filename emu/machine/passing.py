@@ -60,6 +60,7 @@ class Passing:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._remembered: dict[tuple[int, ...], _Write | None] = {}
+        self._msrs: dict[tuple[int, ...], int | None] = {}
         self._pending: _Pending | None = None
         self._handlers = {
             Kind.CR_READ: self._cr_read,
@@ -163,22 +164,35 @@ class Passing:
         if engine.cpl or number not in _PLAIN_MSRS:
             return False
         value = (engine.gpr(RDX) & 0xFFFFFFFF) << 32 | engine.gpr(RAX) & 0xFFFFFFFF
-        state = machine.cpu.control()
-        if rules.check_wrmsr(state, number, value):
+        key = (number, value, engine.cr(0), engine.cr(4), engine.efer, *machine.cpu.judged_by())
+        if key not in self._msrs:
+            if len(self._msrs) > _MOST_REMEMBERED:
+                self._msrs.clear()
+            self._msrs[key] = self._behind_wrmsr(machine.cpu.control(), number, value)
+        behind = self._msrs[key]
+        if behind is None:
             return False
         if number == Msr.EFER:
-            old, new = state.efer, rules.efer_after_write(state, value)
-            if PagingMode.PAE in (_paging(state), _paging(replace(state, efer=new))):
-                return False
+            old, new = engine.efer, behind
             machine.cpu.forget_translations()
             machine.code.forget()
         else:
-            old, new = engine.msr(number), value
+            old, new = engine.msr(number), behind
         here = self._behind(insn, address)
         machine.hazards.serialised_at(here[0], here[1], address)
         if old != new:
             machine.emit(ev.ControlWrite(*here, Msr(number).name.lower(), old, new))
         return True
+
+    @staticmethod
+    def _behind_wrmsr(state: ControlState, number: int, value: int) -> int | None:
+        """What the MSR holds behind a write; None where the write is refused, or changes EFER with PAE's pointers."""
+        if rules.check_wrmsr(state, number, value):
+            return None
+        if number != Msr.EFER:
+            return value
+        new = rules.efer_after_write(state, value)
+        return None if PagingMode.PAE in (_paging(state), _paging(replace(state, efer=new))) else new
 
     # ---- ports -------------------------------------------------------------------------------------------------
 
