@@ -86,9 +86,9 @@ def test_a_stopped_campaign_goes_on_as_if_nothing_had_happened(tmp_path: Path, w
 
 def test_batches_that_were_done_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path / "c", PLAN, resume=False)
-    todo = list(batches(PLAN, Totals(), None))
-    assert len(todo) > 2
-    for batch in todo[1:]:
+    left = list(batches(PLAN, Totals(), None))
+    assert len(left) > 2
+    for batch in left[1:]:
         folder.keep(run_batch(batch))
     ran: list[int] = []
 
@@ -98,7 +98,7 @@ def test_batches_that_were_done_are_not_run_again(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("emu.fuzz.runner.run_batch", counted)
     totals = run(folder=folder, cases=round_size(0))
-    assert ran == [todo[0].first]
+    assert ran == [left[0].first]
     assert essence(totals) == essence(run(cases=round_size(0)))
 
 
