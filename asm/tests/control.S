@@ -14,42 +14,25 @@
 .set KEPT, 0
 .endif
 
-# A register into ax (64-bit code names it by its whole size); what is known of it is below 4 GiB.
-.macro get register:req
-.if BITS == 64
-    movq    %\register, %rax
-.else
-    movl    %\register, %eax
-.endif
-.endm
-
-.macro put register:req
-.if BITS == 64
-    movq    %rax, %\register
-.else
-    movl    %eax, %\register
-.endif
-.endm
-
 # A with these bits of a register set for the call, and cleared again afterwards.
 .macro with register:req, bits:req
-    get     \register
+    get_control \register
     movl    %eax, before
     orl     $\bits, %eax
-    put     \register
+    put_control \register
     call_relocate $IND_DONE, $peer_that_notes, $RELOCATE_PRESERVE_CONTEXT
-    get     \register
+    get_control \register
     movl    before, %ebx
     orl     $\bits, %ebx
     equall  %ebx, %eax                          # A's again
     movl    before, %eax
-    put     \register
+    put_control \register
 .endm
 
 peer_that_notes:
-    get     cr0
+    get_control cr0
     movl    %eax, peer_cr0
-    get     cr4
+    get_control cr4
     movl    %eax, peer_cr4
     ret
 
@@ -176,7 +159,7 @@ peer_without_nxe:
 # A's mapping of the control page is global and read-only: if it outlived the change of tables, the first store of the
 # stub would fault, or lean on what hardware may or may not have dropped.
 claim the_stub_does_not_store_through_a_translation_of_a_s
-    get     cr4
+    get_control cr4
     testl   $CR4_PGE, %eax
     assert  nz
     movl    control_va, %ecx

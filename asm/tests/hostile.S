@@ -8,26 +8,10 @@
 .include "claims.inc"
 .include "stubs.inc"
 
-.macro get register:req
-.if BITS == 64
-    movq    %\register, %rax
-.else
-    movl    %\register, %eax
-.endif
-.endm
-
-.macro put register:req
-.if BITS == 64
-    movq    %rax, %\register
-.else
-    movl    %eax, %\register
-.endif
-.endm
-
 .macro set_bits register:req, bits:req
-    get     \register
+    get_control \register
     orl     $(\bits), %eax
-    put     \register
+    put_control \register
 .endm
 
 # As late as possible: what comes behind is the return itself.
@@ -104,9 +88,9 @@ smep: set_bits cr4, CR4_SMEP|CR4_SMAP|CR4_UMIP
 
 survives breakpoints_that_are_armed_elsewhere, dr, "dr0 dr7"
 dr: movl    $0x17f000, %eax
-    put     dr0
+    put_control dr0
     movl    $0x402, %eax
-    put     dr7
+    put_control dr7
     ret
 
 survives descriptor_tables_of_nothing, tables

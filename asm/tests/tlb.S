@@ -8,26 +8,10 @@
 .set FIRST_PAGE, 0x120000                       # each dword of either holds its own physical address
 .set SECOND_PAGE, 0x121000
 
-.macro get register:req
-.if BITS == 64
-    movq    %\register, %rax
-.else
-    movl    %\register, %eax
-.endif
-.endm
-
-.macro put register:req
-.if BITS == 64
-    movq    %rax, %\register
-.else
-    movl    %eax, %\register
-.endif
-.endm
-
 .macro flip register:req, bits:req
-    get     \register
+    get_control \register
     xorl    $\bits, %eax
-    put     \register
+    put_control \register
 .endm
 
 # The entry of FIRST_PAGE, its low dword: EBX has its address.
@@ -51,12 +35,12 @@ holds
 claim an_edited_entry_is_seen_after_a_load_of_cr3
     equall  $FIRST_PAGE, FIRST_PAGE
     edit    TO_OTHER_PAGE
-    get     cr3
-    put     cr3
+    get_control cr3
+    put_control cr3
     equall  $SECOND_PAGE, FIRST_PAGE
     edit    TO_OTHER_PAGE
-    get     cr3
-    put     cr3
+    get_control cr3
+    put_control cr3
 holds
 
 claim an_edited_global_entry_is_seen_after_a_toggle_of_pge
@@ -104,10 +88,10 @@ claim a_page_that_is_not_there_faults_with_its_address, "cr2"
     edit    PTE_P
     invlpg  FIRST_PAGE
     raises  14, 0, movl FIRST_PAGE+4, %eax
-    get     cr2
+    get_control cr2
     equall  $(FIRST_PAGE+4), %eax
     raises  14, 2, movl %ecx, FIRST_PAGE+8
-    get     cr2
+    get_control cr2
     equall  $(FIRST_PAGE+8), %eax
     edit    PTE_P
 holds
