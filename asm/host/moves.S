@@ -17,6 +17,10 @@
 .set MOVE_SOURCE, 40                            # address of the source segment's base
 .set MOVE_TARGET, 48                            # address of the base of ES
 .set MOVE_LINEAR, 56                            # mask of linear addresses
+.set MOVE_KIND, 64                              # 0: a move; else one of these, which the engine may do unheard:
+.set READS_CONTROL, 1                           # at CPL 0, where the machine is not strict
+.set UNMASKS, 2                                 # while no interrupt waits
+.set USES_PORT, 3                               # at CPL 0; the callback of the port is told where it is
 
 # what is shared with Python
 .set COUNTER, 0                                 # address of the engine's counter
@@ -55,7 +59,15 @@
 .set FRAMES, 272                                # address of 4 bytes for each page frame: its last record's number from 1, or 0
 .set JUDGE, 280                                 # address of Python's callback for stores that may be forbidden
 
-.set FORBIDDEN, 4                               # a bit in the bytes of CAREFUL
+.set TOUCHED, 288                               # address of page frames, each 8 bytes, that were stored to
+.set TOUCHED_COUNT, 296
+.set CALM, 304                                  # no interrupt waits
+.set PENDING, 312                               # an instruction that was let pass is to be looked at before the next
+.set PORT_AT, 320                               # linear address of the port access that the engine does now
+
+# bits in the bytes of CAREFUL
+.set FORBIDDEN, 4
+.set UNTOUCHED, 8                               # the next store there is listed in TOUCHED
 
 # the engine's processor state, and its cache of translations before it
 .set STATE_RCX, 8
@@ -238,7 +250,17 @@ told:
     jae     slow
     addq    CAREFUL(%r11), %rcx
     cmpb    $0, (%rcx)
+    je      allowed
+    cmpb    $UNTOUCHED, (%rcx)
     jne     slow
+    andb    $~UNTOUCHED, (%rcx)
+    movq    %rax, %rbp
+    movq    %rsi, %rdx
+    shrq    $12, %rdx
+    movq    %r11, %rcx
+    call    list
+    movq    %rbp, %rax
+allowed:
     movq    MOVE_SHIFT(%rbx), %rcx
     movq    %r14, %rdx
     shlq    %cl, %rdx                           # bytes
@@ -493,8 +515,51 @@ dispatch:
 intercepted:
     movq    8(%rax), %rcx
     testq   %rcx, %rcx
-    jnz     move
-    jmp     *PYTHON(%r11)
+    jz      python
+    cmpq    $0, MOVE_KIND(%rcx)
+    je      move
+
+    # as a move: may host code decide, and is there time left?
+    cmpq    $0, MOVE_ENABLED(%rcx)
+    je      python
+    cmpq    $0, ENABLED(%r11)
+    je      python
+    cmpq    PASSING(%r11), %rsi
+    je      nothing
+    cmpq    AGAIN(%r11), %rsi
+    je      nothing
+    movq    UNTOLD(%r11), %rax
+    orq     PENDING(%r11), %rax
+    jnz     python
+    movq    STATE(%r11), %r10
+    movl    STATE_HFLAGS(%r10), %eax
+    movl    %eax, %edx
+    andl    $CODE_BITS, %eax
+    cmpq    MOVE_BITS(%rcx), %rax
+    jne     python
+    movq    COUNTER(%r11), %rax
+    movq    (%rax), %rax
+    decq    %rax
+    subq    SKIPPED(%r11), %rax
+    cmpq    RUN_BUDGET(%r11), %rax
+    jge     python
+
+    cmpq    $UNMASKS, MOVE_KIND(%rcx)
+    je      unmasks
+    testl   $CPL, %edx
+    jnz     python
+    cmpq    $USES_PORT, MOVE_KIND(%rcx)
+    je      uses_port
+    cmpq    $0, STRICT(%r11)
+    jne     python
+    ret
+unmasks:
+    cmpq    $0, CALM(%r11)
+    je      python
+    ret
+uses_port:
+    movq    %rsi, PORT_AT(%r11)
+    ret
 
 # guard: who comes here: the engine, before every store, physical address in %rdx, our fields in %r9.  It goes on to Python, with
 # all registers as they came, where the page's byte says that nobody may store there, and where the page has no byte.
@@ -509,3 +574,35 @@ guard:
     ret
 judge:
     jmp     *JUDGE(%r9)
+
+# touch: who comes here: the engine, before every store, physical address in %rdx, its size in %ecx, our fields in %r9.  Where it is
+# the first into a page that is to be listed, it lists it.
+touch:
+    leaq    -1(%rdx,%rcx), %rsi                 # the last byte
+    movq    %r9, %rcx
+    shrq    $12, %rdx
+    shrq    $12, %rsi
+    cmpq    %rdx, %rsi
+    je      last
+    call    frame
+last:
+    movq    %rsi, %rdx
+
+# %rdx: a page frame, %rcx: our fields
+frame:
+    cmpq    CAREFUL_COUNT(%rcx), %rdx
+    jae     listed
+    movq    CAREFUL(%rcx), %rax
+    testb   $UNTOUCHED, (%rax,%rdx)
+    jz      listed
+    andb    $~UNTOUCHED, (%rax,%rdx)
+
+# %rdx: a page frame that is not in the list, %rcx: our fields
+list:
+    movq    TOUCHED_COUNT(%rcx), %rax
+    incq    TOUCHED_COUNT(%rcx)
+    shlq    $3, %rax
+    addq    TOUCHED(%rcx), %rax
+    movq    %rdx, (%rax)
+listed:
+    ret

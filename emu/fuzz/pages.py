@@ -73,23 +73,17 @@ class Pages:
     ) -> None:
         self._machine = machine
         self.known: list[Known] = []
-        self._strayed: set[int] = set()
         for pfn in sorted(rules):
             view, base = self._look(pfn)
             if view is not None:
                 known = Known(pfn, view, base, expected.get(pfn, base), rules[pfn], masks.get(pfn, _FULL))
                 self.known.append(known)
         self._by_pfn = {known.pfn: known for known in self.known}
-        inside = set(self._by_pfn)
-        self._inside = inside
-        outside = [pfn for pfn in machine.ram.pfns() if pfn not in inside]
-        machine.policy.forbid(outside, "case")
-        machine.careful(intervals(outside), always=True)
-        self._watches = [
-            machine.engine.watch_writes(first << PAGE_SHIFT, (behind << PAGE_SHIFT) - 1, self._stored)
-            for first, behind in intervals(outside)
-        ]
-        machine.cpu.on_store = lambda physical, data: self._stored(physical, len(data), 0)
+        outside = [pfn for pfn in machine.ram.pfns() if pfn not in self._by_pfn]
+        self._moves = machine.engine.moves
+        self._moves.list_stores(intervals(outside))
+        self._watch: int | None = machine.engine.list_stores()
+        machine.cpu.on_store = lambda physical, data: self._moves.touch(physical, len(data))
 
     def _look(self, pfn: int) -> tuple[memoryview | None, bytes]:
         bank = self._machine.ram.bank_at(pfn << PAGE_SHIFT)
@@ -98,28 +92,25 @@ class Pages:
         offset = (pfn << PAGE_SHIFT) - bank.start
         return bank.view[offset : offset + PAGE_SIZE], bytes(bank.base[offset : offset + PAGE_SIZE])
 
-    def _stored(self, address: int, size: int, _value: int) -> None:
-        for pfn in {address >> PAGE_SHIFT, (address + max(size, 1) - 1) >> PAGE_SHIFT}:
-            if pfn not in self._inside:
-                self._strayed.add(pfn)
-
     def unwatch(self) -> None:
         """Hear of stores to other pages no more (benchmarks)."""
-        for handle in self._watches:
-            self._machine.engine.unwatch(handle)
-        self._watches.clear()
+        if self._watch is not None:
+            self._machine.engine.unwatch(self._watch)
+            self._watch = None
 
     def touch(self, address: int, size: int) -> None:
         """The harness is about to write there, as part of a case."""
-        self._stored(address, size, 0)
+        self._moves.touch(address, size)
 
     def put_back_strays(self) -> None:
         """Give the pages that were stored to without leave their base contents."""
+        if not self._moves.meter.touched_count:
+            return
         ram, code = self._machine.ram, self._machine.code
-        for pfn in self._strayed:
+        for pfn in self._moves.touched():
             code.overwritten(pfn << PAGE_SHIFT, PAGE_SIZE)
             ram.put_back(pfn)
-        self._strayed.clear()
+        self._moves.list_again()
 
     def base_of(self, pfn: int) -> bytes:
         """What a page frame holds where cases begin."""
@@ -165,7 +156,7 @@ class Pages:
     def strays(self) -> list[int]:
         """Physical addresses of pages outside the learned ones that were stored to and are not as before."""
         found = []
-        for pfn in sorted(self._strayed):
+        for pfn in sorted(self._moves.touched()):
             view, base = self._look(pfn)
             if view is not None and bytes(view) != base:
                 found.append(pfn << PAGE_SHIFT)

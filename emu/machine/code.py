@@ -11,7 +11,7 @@ from emu.machine.breakpoints import Breakpoints
 from emu.machine.cpu import Cpu
 from emu.machine.engine import Engine
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from emu.x86.sensitive import NEVER_SENSITIVE, Kind, Sensitive, recognise
+from emu.x86.sensitive import NEVER_SENSITIVE, Sensitive, recognise
 
 MAX_INTERCEPTS = 48
 """Most intercepts with a hook of their own, for which the table of all others had no room.
@@ -78,6 +78,11 @@ class _Page:
                 kept.append((low, high))
         self.runs = sorted([*kept, (first, behind)])
 
+    def remove(self, first: int, behind: int) -> None:
+        """Nothing that touched these offsets is translated any more; what else a run holds may be."""
+        parts = [part for low, high in self.runs for part in ((low, min(high, first)), (max(low, behind), high))]
+        self.runs = [(low, high) for low, high in parts if low < high]
+
     def meets(self, first: int, behind: int) -> bool:
         return any(low < behind and first < high for low, high in self.runs)
 
@@ -136,7 +141,7 @@ class CodeMap:
         self._known[address] = bits, pfn, insn
         if address in self._unsure or self._breaks.at(address):
             self._engine.moves.forget(address)
-        elif insn.kind is Kind.STRING:
+        else:
             self._engine.moves.learn(address, bits, insn)
         self._by_page[pfn].known[address] = address & PAGE_MASK
 
@@ -177,6 +182,11 @@ class CodeMap:
         if linear not in self._decoded:
             self._decoded[linear] = self._decode(linear)
         return self._decoded[linear]
+
+    def drop_needless(self, linear: int) -> None:
+        """Nothing sensitive is at ``linear`` now: if no translated block has any there, nobody need be asked."""
+        if linear not in self._known and linear not in self._unsure and not self._breaks.at(linear):
+            self._engine.drop_intercept(linear)
 
     def _decode(self, linear: int) -> Sensitive | None:
         bits = self._cpu.bits
@@ -226,8 +236,8 @@ class CodeMap:
             return
         self._engine.invalidate_code(physical, size)
         pfn = physical >> PAGE_SHIFT
-        if size == PAGE_SIZE:
-            page.runs.clear()
+        page.remove(low, low + size)
+        if not page.runs:
             self._engine.moves.has_no_code(pfn)
         for address, offset in list(page.known.items()):
             if low - _LONGEST < offset < low + size:

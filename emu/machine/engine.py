@@ -175,6 +175,12 @@ class Engine(Binding):
         self._intercepts[address] = 0
         return True
 
+    def drop_intercept(self, address: int) -> None:
+        """Undo :meth:`intercept_now`, also inside a callback."""
+        if self._intercepts.get(address) == 0:
+            del self._intercepts[address]
+            self.moves.remove(address)
+
     def remove_intercept(self, address: int) -> None:
         """Undo :meth:`intercept`."""
         handle = self._intercepts.pop(address, None)
@@ -225,6 +231,10 @@ class Engine(Binding):
         Host code looks at every store (``guard`` in ``asm/host/moves.S``), so that many ranges cost what one does.
         """
         return self._asked_for(self._hook_stores(routine("guard", "moves"), ctypes.addressof(self.meter)))
+
+    def list_stores(self) -> int:
+        """Have host code list the pages of stores (:meth:`emu.machine.moves.Moves.list_stores`); no callback."""
+        return self._asked_for(self._hook_stores(routine("touch", "moves"), ctypes.addressof(self.meter)))
 
     def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
         """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""

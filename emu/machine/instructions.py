@@ -20,12 +20,11 @@ from emu.x86.control import Refusal
 from emu.x86.cpuid import cpuid
 from emu.x86.exceptions import Vector
 from emu.x86.paging import is_canonical
-from emu.x86.sensitive import SERIALIZING, Kind, Sensitive
+from emu.x86.sensitive import SERIALIZING, STRING_IO, Kind, Sensitive
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
-_STRING_IO = frozenset({0x6C, 0x6D, 0x6E, 0x6F})
 _OURS: dict[int, int] = {Msr.TSC: 0, Msr.APIC_BASE: 0xFEE00900 & ~0x800}
 """MSRs that the engine forgets, with their values at power-on (no local APIC: its enable bit is clear)."""
 
@@ -288,7 +287,7 @@ class Instructions:
         if self._refused(rules.check_io(state, rules.PortAccess(port, min(insn.operand, 4)), bitmap)):
             return
         machine.clock.now = machine.count.ticks
-        if insn.repeat and insn.opcode in _STRING_IO:
+        if insn.repeat and insn.opcode in STRING_IO:
             machine.count.before_iteration(machine.cpu.pc, machine.count.ticks, 0, engine_next=True)
         self._native(insn)
 
@@ -309,24 +308,26 @@ class Instructions:
     def port_read(self, port: int, size: int) -> int:
         """The engine executes IN."""
         machine = self._machine
+        passed = machine.passing.accessing()
         value = machine.board.bus.read(port, size)
-        machine.emit(ev.PortAccess(*self._at_port(), port, size, value, write=False))
-        if machine.passing.io_at is not None:
+        machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=False))
+        if passed is not None:
             machine.passing.accessed()
         return value
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """The engine executes OUT."""
         machine = self._machine
+        passed = machine.passing.accessing()
         value &= (1 << 8 * size) - 1
-        machine.emit(ev.PortAccess(*self._at_port(), port, size, value, write=True))
+        machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=True))
         machine.board.bus.write(port, size, value)
-        if machine.passing.io_at is not None:
+        if passed is not None:
             machine.passing.accessed()
 
-    def _at_port(self) -> tuple[ev.Position, int, int]:
-        """:meth:`Machine.here`, also where the engine was let run the instruction with others."""
-        machine, pc = self._machine, self._machine.passing.io_at
+    def _at_port(self, pc: int | None) -> tuple[ev.Position, int, int]:
+        """:meth:`Machine.here`, also where the engine was let run the instruction with others (at linear ``pc``)."""
+        machine = self._machine
         return machine.here() if pc is None else (machine.count.position(pc), machine.count.ticks, pc)
 
     # ---- the rest ----------------------------------------------------------------------------------------------

@@ -156,6 +156,8 @@ class Loop:
         budget = min(budget, self._meter.tick_budget)
         self._meter.run_start, self._meter.run_budget, self._meter.uncharged = self._count.ticks, budget, 0
         self._passing.told = 0
+        self._meter.port_at = NOWHERE
+        self._meter.calm = not self._machine.nmi_pending and self._board.pic.pending_vector() is None
         self.runs_until = self._count.ticks + self._meter.tick_budget
         self._meter.enabled = not (
             self._machine.plain_strings or self._hazards.watching or self._machine.watches.any or self._breaks.looks
@@ -213,6 +215,7 @@ class Loop:
             return True
         insn = self._code.at(address)
         if insn is None:
+            self._code.drop_needless(address)
             return False
         if insn.kind is Kind.STRING:
             return self._string(insn, address, tick)
@@ -310,6 +313,7 @@ class Loop:
         )
         if may:
             self._code.overwritten(physical, size)
+            self._engine.moves.touch(physical, size)
             if self._machine.strict:
                 self._hazards.code.stored(physical, size, linear)
         return may

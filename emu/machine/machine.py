@@ -200,6 +200,7 @@ class Machine:
     def inject_nmi(self) -> None:
         """An NMI arrives now; it is taken at the next boundary where the processor takes one."""
         self.nmi_pending = True
+        self.engine.meter.calm = 0
 
     def inject_irq(self, vector: int) -> None:
         """An external interrupt with ``vector`` is taken at this boundary, whatever IF says (a debugger's tool)."""

@@ -1,7 +1,8 @@
 """What Python shares with the host code that moves pages (``asm/host/moves.S``): where a run stands, what to leave.
 
 The engine calls that code before each iteration of a repeated MOVS.  It does in one copy what fits into a page, keeps
-the same accounts as :mod:`emu.machine.loop` does, and asks Python for everything else.
+the same accounts as :mod:`emu.machine.loop` does, and asks Python for everything else.  Some other intercepts it lets
+pass without a word, where Python would: reads of control registers, POPF and STI while no interrupt waits, ports.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import Any
 
 from emu.machine.cpustate import DS, ES, FS
 from emu.units import PAGE_SHIFT
-from emu.x86.sensitive import Sensitive
+from emu.x86.sensitive import STRING_IO, Kind, Sensitive
 
 NOWHERE = (1 << 64) - 1
 """No linear address."""
 MOVS = (0xA4, 0xA5)
+_MOVE, _READS_CONTROL, _UNMASKS, _USES_PORT = 0, 1, 2, 3
+_READ_AS_KEPT = frozenset({0, 2, 4})
 _LEAST_RECORDS = 1 << 16
-_READ_ONLY, _CODE, _FORBIDDEN = 1, 2, 4
+_READ_ONLY, _CODE, _FORBIDDEN, _UNTOUCHED = 1, 2, 4, 8
+_LISTED = bytes(byte | _UNTOUCHED for byte in range(256))
+_NOT_LISTED = bytes(byte & ~_UNTOUCHED for byte in range(256))
 _FEW = 64
 _BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
@@ -43,6 +48,8 @@ class Meter(ctypes.Structure):
         ("python", ctypes.c_uint64), ("retired", ctypes.c_uint64), ("tlb", ctypes.c_uint64),
         ("table", ctypes.c_uint64), ("victims", ctypes.c_uint64), ("victims_end", ctypes.c_uint64),
         ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64), ("judge", ctypes.c_uint64),
+        ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
+        ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -76,13 +83,19 @@ class Meter(ctypes.Structure):
     copied: int
     frames: int
     judge: int
+    touched: int
+    touched_count: int
+    calm: int
+    pending: int
+    port_at: int
 
 
 class _Move(ctypes.Structure):
     """One instruction, in the order of ``moves.S``."""
 
     _fields_ = [
-        (name, ctypes.c_uint64) for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear")
+        (name, ctypes.c_uint64)
+        for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear", "kind")
     ]
     enabled: int
 
@@ -90,6 +103,20 @@ class _Move(ctypes.Structure):
 def _numbers(kind: Any, count: int) -> Any:  # noqa: ANN401 - ctypes has no name for an array of any length
     """Zeros for which the host gives memory as they are used."""
     return (kind * count).from_buffer(mmap.mmap(-1, max(1, count * ctypes.sizeof(kind))))
+
+
+def _kind(insn: Sensitive, bits: int) -> int | None:
+    """What host code may decide about ``insn``; None where it is Python's."""
+    match insn.kind:
+        case Kind.STRING if insn.opcode in MOVS:
+            return _MOVE
+        case Kind.CR_READ if insn.register in _READ_AS_KEPT or (insn.register == 3 and bits == 64):
+            return _READS_CONTROL  # under PAE, which 64-bit code has not, CR3 is not what the engine keeps there
+        case Kind.POPF | Kind.STI:
+            return _UNMASKS
+        case Kind.IN | Kind.OUT if insn.opcode not in STRING_IO:
+            return _USES_PORT
+    return None
 
 
 class Moves:
@@ -106,17 +133,20 @@ class Moves:
         self._frames = _numbers(ctypes.c_uint32, 0)
         self._careful = bytearray()
         self._code: set[int] = set()
+        self._listed: list[tuple[int, int]] = []
+        self._touched = _numbers(ctypes.c_uint64, 0)
         self._records: dict[int, _Move] = {}
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
-            resumes_at=-1, string_address=NOWHERE, state=state, python=python,
+            resumes_at=-1, string_address=NOWHERE, state=state, python=python, port_at=NOWHERE,
             table=ctypes.addressof(self._table),
         )  # fmt: skip
 
     def learn(self, address: int, bits: int, insn: Sensitive) -> None:
         """The instruction at linear ``address`` is ``insn``, in ``bits``-bit code, whatever block it runs in."""
-        if insn.opcode not in MOVS:
+        kind = _kind(insn, bits)
+        if kind is None:
             self.forget(address)
             return
         record = self._records.get(address)
@@ -124,17 +154,21 @@ class Moves:
             if len(self._records) >= _MOST_MOVES:
                 return
             record = self._records[address] = _Move()
-        zero = ctypes.addressof(self._zero)
-        index = _SEGMENTS.index(insn.segment) if insn.segment else DS
-        source = zero if bits == 64 and index < FS else self._bases[index]
-        target = zero if bits == 64 else self._bases[ES]
         place = self._place(address, address)
         if place is not None:
             self._table[place + 1] = ctypes.addressof(record)
-        _Move.__init__(
-            record, ctypes.addressof(self.meter), 1, _CODE_BITS[bits], insn.operand.bit_length() - 1,
-            (1 << 8 * insn.address) - 1, source, target, NOWHERE if bits == 64 else 0xFFFFFFFF,
-        )  # fmt: skip
+        record.meter, record.bits, record.kind = ctypes.addressof(self.meter), _CODE_BITS[bits], kind
+        if kind == _MOVE:
+            self._describe(record, bits, insn)
+        record.enabled = 1
+
+    def _describe(self, record: _Move, bits: int, insn: Sensitive) -> None:
+        zero = ctypes.addressof(self._zero)
+        index = _SEGMENTS.index(insn.segment) if insn.segment else DS
+        record.source = zero if bits == 64 and index < FS else self._bases[index]
+        record.target = zero if bits == 64 else self._bases[ES]
+        record.linear = NOWHERE if bits == 64 else 0xFFFFFFFF
+        record.shift, record.mask = insn.operand.bit_length() - 1, (1 << 8 * insn.address) - 1
 
     def forget(self, address: int) -> None:
         """Python decides at linear ``address`` from now on."""
@@ -181,6 +215,11 @@ class Moves:
                     careful[first:stop] = bytes((kind,)) * (stop - first)
         for pfn in self._code:
             careful[pfn] |= _CODE
+        for first, behind in self._listed:
+            for pfn in range(first, min(behind, top)):
+                careful[pfn] |= _UNTOUCHED
+        for pfn in self.touched():
+            careful[pfn] &= ~_UNTOUCHED
         address = ctypes.addressof(ctypes.c_uint8.from_buffer(careful)) if top else 0
         if top != len(self._frames):
             self._make_records(top)
@@ -196,6 +235,38 @@ class Moves:
         self._frames = _numbers(ctypes.c_uint32, top)
         self.meter.journal, self.meter.frames = ctypes.addressof(self._journal), ctypes.addressof(self._frames)
         self.meter.journal_count, self.meter.journal_limit = 0, count
+
+    def list_stores(self, runs: Iterable[tuple[int, int]]) -> None:
+        """From now on :meth:`touched` tells of stores into these runs of page frames (first, behind the last).
+
+        Of those that host code does, of those that the engine does while :meth:`emu.machine.engine.Engine.list_stores`
+        has it so, and of those that :meth:`touch` is told of.
+        """
+        self.list_again()
+        self._careful[:] = self._careful.translate(_NOT_LISTED)
+        self._listed = [(first, min(behind, len(self._careful))) for first, behind in runs]
+        for first, behind in self._listed:
+            self._careful[first:behind] = self._careful[first:behind].translate(_LISTED)
+        self._touched = _numbers(ctypes.c_uint64, len(self._careful))
+        self.meter.touched = ctypes.addressof(self._touched)
+
+    def touched(self) -> list[int]:
+        """The page frames that were stored to since :meth:`list_again`, each once, by their first stores."""
+        return list(self._touched[: self.meter.touched_count])
+
+    def touch(self, physical: int, size: int) -> None:
+        """Python stores ``size`` bytes at a physical address."""
+        for pfn in range(physical >> PAGE_SHIFT, (physical + max(size, 1) - 1 >> PAGE_SHIFT) + 1):
+            if pfn < len(self._careful) and self._careful[pfn] & _UNTOUCHED:
+                self._careful[pfn] &= ~_UNTOUCHED
+                self._touched[self.meter.touched_count] = pfn
+                self.meter.touched_count += 1
+
+    def list_again(self) -> None:
+        """The next store into each page frame counts as the first."""
+        for pfn in self.touched():
+            self._careful[pfn] |= _UNTOUCHED
+        self.meter.touched_count = 0
 
     def has_code(self, pfn: int) -> None:
         """Code was translated from this page frame: Python decides about stores there."""

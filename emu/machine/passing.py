@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from emu.machine import events as ev
 from emu.machine.cpustate import RAX, RCX, RDX
+from emu.machine.moves import NOWHERE
 from emu.x86 import control as rules
 from emu.x86.bits import U64, Cr0, Dr7, Efer, Msr
 from emu.x86.control import ControlState
 from emu.x86.paging import PagingMode, mode_of
-from emu.x86.sensitive import Kind, Sensitive
+from emu.x86.sensitive import STRING_IO, Kind, Sensitive
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
@@ -26,7 +27,6 @@ _PLAIN_MSRS = frozenset(
     {Msr.EFER, Msr.STAR, Msr.LSTAR, Msr.CSTAR, Msr.FMASK, Msr.FS_BASE, Msr.GS_BASE, Msr.KERNEL_GS_BASE, Msr.PAT}
 )
 """MSRs that the engine keeps as the processor does."""
-_STRING_IO = frozenset({0x6C, 0x6D, 0x6E, 0x6F})
 _MOST_REMEMBERED = 4096
 _NO_FLUSH = 1 << 63
 
@@ -53,8 +53,8 @@ class _Pending(NamedTuple):
 class Passing:
     """Decides in the callback before an instruction whether the engine may run it, for one fast machine.
 
-    ``io_at`` is the linear address of the port access that the engine runs now.  ``told`` is the tick behind the last
-    control write that was told of in this run: what happens after it, as the next fetch does, happens no earlier.
+    ``told`` is the tick behind the last control write that was told of in this run: what happens after it, as the next
+    fetch does, happens no earlier.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -62,6 +62,7 @@ class Passing:
         self._remembered: dict[tuple[int, ...], _Write | None] = {}
         self._msrs: dict[tuple[int, ...], int | None] = {}
         self._pending: _Pending | None = None
+        self._meter = machine.engine.meter
         self._handlers = {
             Kind.CR_READ: self._cr_read,
             Kind.CR_WRITE: self._cr_write,
@@ -73,7 +74,6 @@ class Passing:
             Kind.IN: self._io,
             Kind.OUT: self._io,
         }
-        self.io_at: int | None = None
         self.told = 0
 
     def lets(self, insn: Sensitive, address: int) -> bool:
@@ -199,21 +199,31 @@ class Passing:
     def _io(self, insn: Sensitive, address: int) -> bool:
         """Nobody is asked at CPL 0; where a string goes through a port, each iteration is an access."""
         machine = self._machine
-        if insn.opcode in _STRING_IO or machine.engine.cpl:
+        if insn.opcode in STRING_IO or machine.engine.cpl:
             return False
-        machine.sync_time()
-        machine.clock.now = machine.count.ticks
-        self.io_at = address
+        self._meter.port_at = address
         return True
+
+    def accessing(self) -> int | None:
+        """In the callback of a port: the linear address of the access if it was let pass; time is brought up to it."""
+        at = self._meter.port_at
+        if at == NOWHERE:
+            return None
+        self._machine.sync_time()
+        self._machine.clock.now = self._machine.count.ticks
+        return at
 
     def accessed(self) -> None:
         """An access to a port that was let pass is done: the run ends behind it where there is something to look at."""
         machine = self._machine
-        self.io_at = None
+        self._meter.port_at = NOWHERE
         loop, board = machine.loop, machine.board
         due = board.bus.next_deadline()
         early = due is not None and due < loop.runs_until
-        if early or loop.outcome is not None or board.pic.pending_vector() is not None:
+        waits = board.pic.pending_vector() is not None
+        if waits:
+            self._meter.calm = 0
+        if early or waits or loop.outcome is not None:
             machine.engine.end_behind()
 
     # ---- descriptor tables -------------------------------------------------------------------------------------
@@ -221,6 +231,7 @@ class Passing:
     def _load_table(self, insn: Sensitive, address: int) -> bool:
         """LGDT and LIDT may fault, and what they load is not known yet: :meth:`settle` looks at it afterwards."""
         name = "gdtr" if insn.kind is Kind.LGDT else "idtr"
+        self._meter.pending = 1
         self._pending = _Pending(name, getattr(self._machine.engine, name).base, *self._behind(insn, address), address)
         return True
 
@@ -236,7 +247,7 @@ class Passing:
         new = getattr(machine.engine, pending.register).base
         if retired is None and new == pending.base:
             return
-        self._pending = None
+        self._pending, self._meter.pending = None, 0
         if retired is False:
             return
         machine.hazards.serialised_at(pending.position, pending.tick, pending.address)

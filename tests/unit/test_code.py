@@ -25,6 +25,18 @@ def test_pages_with_code_are_known_once_it_ran() -> None:
     assert not bench.machine.code.covers(CODE + 0x1000, 0x100)
 
 
+def test_what_the_host_stores_over_is_no_code_any_more() -> None:
+    bench = Bench("4-level", "nop\nhlt\n")
+    bench.run()
+    code, pfn = bench.machine.code, CODE >> 12
+    ((first, behind),) = code.runs(pfn)
+    code.overwritten(CODE + first + 1, 0x200)
+    assert code.runs(pfn) == [(first, first + 1)], "what else began there is not known"
+    code.overwritten(CODE + first - first % 4096, behind)
+    assert code.runs(pfn) == []
+    assert not code.covers(CODE, 1)
+
+
 def test_sensitive_instructions_are_found_by_address() -> None:
     bench = Bench("4-level", "nop\nhere: cpuid\nhlt\n")
     bench.run()

@@ -72,6 +72,24 @@ def test_what_is_stored_again_is_not_written_down_again() -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
+def test_pages_that_are_stored_to_are_listed_once_whoever_stores(*, plain: bool) -> None:
+    across = DATA + 0x8FFC
+    text = f"{MOVE.replace('hlt', '')}movq $0, {across}\nmovb $1, {DATA + 0x4000}\nmovb $1, {DATA + 0x1000}\nhlt\n"
+    bench = filled(Bench("4-level", text, plain_strings=plain))
+    first, behind = DATA >> 12, (DATA >> 12) + 16
+    moves, engine = bench.machine.engine.moves, bench.machine.engine
+    moves.list_stores([(first, first + 1), (first + 2, behind)])
+    engine.list_stores()
+    bench.run()
+    assert moves.touched() == [*TARGET_PAGES, first + 8, first + 9], "the second page is none of those to be listed"
+    moves.touch(DATA + 0x2FFF, 1)
+    assert moves.touched()[-1] == first + 2
+    moves.list_again()
+    moves.touch(DATA + 0x2FFF, 1)
+    assert moves.touched() == [first + 2]
+
+
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("move", ["movsl", "stosl"])
 def test_a_store_that_faults_has_stored_nothing(move: str, plain: bool) -> None:
     bench = Bench("2-level", MOVE.replace("$0x800", "$1").replace("movsl", move), plain_strings=plain)
