@@ -15,7 +15,7 @@ from emu.kexec.arch import Arch
 from emu.kexec.e820 import MemoryMap
 from emu.units import MIB, PAGE_MASK, PAGE_SIZE, Linear, Phys, page_down, show_phys
 from emu.x86.bits import Cr0, Cr4, Efer
-from emu.x86.paging.modes import Entry, Level, PagingState, ReadEntry, levels
+from emu.x86.paging.modes import Entry, Level, PagingState, ReadEntry
 
 LARGE_PAGE: Final = 2 * MIB
 _TABLE: Final = int(Entry.P | Entry.W | Entry.A)
@@ -43,7 +43,7 @@ class TableTree:
 
     def __init__(self, arch: Arch, alloc: AllocPage) -> None:
         self._alloc = alloc
-        self._levels = levels(paging_state(arch, 0))
+        self._levels = paging_state(arch, 0).levels
         self._tables: dict[Phys, bytearray] = {}
         self.root = self._new_table()
 
@@ -161,7 +161,7 @@ def set_rox(
     4 KiB entry or a table above forbids execution.
     """
     table = root & ~PAGE_MASK if not arch.is_pae else root & ~0x1F
-    for level in levels(paging_state(arch, root)):
+    for level in paging_state(arch, root).levels:
         at = Phys(table + level.index(linear) * level.entry_size)
         entry = read_entry(at, level.entry_size)
         if not entry & Entry.P:

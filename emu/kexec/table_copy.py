@@ -9,7 +9,7 @@ from typing import Final
 from emu.kexec.arch import Arch
 from emu.kexec.page_tables import AllocPage, Write, paging_state
 from emu.units import PAGE_MASK, PAGE_SIZE, Phys, page_down
-from emu.x86.paging.modes import Entry, Level, levels
+from emu.x86.paging.modes import Entry, Level
 
 ReadPage = Callable[[Phys], bytes]
 """The 4096 bytes at a physical page address."""
@@ -28,7 +28,7 @@ def copy_with_page(arch: Arch, root: int, linear: int, phys: int, alloc: AllocPa
     """
     table = alloc()
     top, old = table, bytearray(read(Phys(page_down(root))))
-    steps = levels(paging_state(arch, root))
+    steps = paging_state(arch, root).levels
     for level, lower in pairwise(steps):
         at = level.index(linear) * level.entry_size
         entry = int.from_bytes(old[at : at + level.entry_size], "little")

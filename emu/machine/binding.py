@@ -410,7 +410,7 @@ class Binding(CpuState):
 
     def settle(self) -> None:
         """Make the translator follow registers set one by one (:meth:`set_cr`, :meth:`set_segment`, efer)."""
-        self.digest(self.rflags)
+        self.digest(self.system_flags)
 
     def close(self) -> None:
         """Give the engine's memory back; nothing but another call of this may follow."""

@@ -18,7 +18,7 @@ from emu.x86.bits import PHYS_MASK, Cr0, Cr4
 from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
-from emu.x86.paging import Access, PageFault, PagingMode, PagingState, Walk, mode_of, reach, walk
+from emu.x86.paging import NOT_CANONICAL, Access, PagingMode, PagingState, Reached, Walk, mode_of, reach, walk
 from emu.x86.segments import SegmentCache, SystemType, TableRegister
 
 PDPT_PAGE = 0xFEFFF000
@@ -185,27 +185,22 @@ class Cpu:
         return walk(self.ram.read_int, self.paging(), linear, access)
 
     def seen(self, linear: int, access: Access = _READ) -> int | None:
-        """Where an access by the supervisor leads, with no trace in the page tables; None: to a fault."""
+        """Where an access leads, with no trace in the page tables; None: to a fault."""
         found = reach(self.ram.read_int, self.paging(), linear, access)
-        return None if found is None else found[0]
+        return None if isinstance(found, int) else found.physical
 
     def translate(self, linear: int, access: Access = READ) -> int:
         """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
-        found = reach(self.ram.read_int, self.paging(), linear, access)
-        if found is None:
-            return self._checked(linear, access).physical or 0
-        self._mark(found[1], write=access.write)
-        return found[0]
+        return self._reach(linear, access).physical
 
-    def _checked(self, linear: int, access: Access) -> Walk:
-        result = self.walk(linear, access)
-        if isinstance(result.fault, PageFault):
-            raise GuestFault(Vector.PF, result.fault.error_code, linear)
-        if result.physical is None:
+    def _reach(self, linear: int, access: Access) -> Reached:
+        found = reach(self.ram.read_int, self.paging(), linear, access)
+        if not isinstance(found, int):
+            self._mark(found.entries, write=access.write)
+            return found
+        if found == NOT_CANONICAL:
             raise GuestFault(Vector.GP, 0)
-        steps = [(-1 if step.latched else step.address, step.value) for step in result.steps]
-        self._mark(steps, write=access.write)
-        return result
+        raise GuestFault(Vector.PF, found, linear)
 
     def translate_cached(self, linear: int, access: Access) -> int:
         """:meth:`translate`, remembered per page until the guest or the host flushes translations, as a TLB does."""
@@ -270,16 +265,15 @@ class Cpu:
         return entry & PHYS_MASK & ~PAGE_MASK
 
     def _remember(self, linear: int, access: Access) -> int:
-        result = self._checked(linear, access)
-        physical = result.physical or 0
-        if result.page_size is not None and result.page_size > _LARGE_MASK:
+        physical, entries, page_size, writable = self._reach(linear, access)
+        if page_size > _LARGE_MASK:
             self._translations[linear & ~_LARGE_MASK, access] = physical - (linear & _LARGE_MASK)
         else:
             self._small[linear & ~PAGE_MASK, access] = physical & ~PAGE_MASK
             plain = not self.cr4 & (Cr4.SMAP | Cr4.SMEP) and not access.user
-            if plain and (not access.write or (result.rights is not None and result.rights.writable)):
+            if plain and (not access.write or writable):
                 size = 4 if self.paging().mode is PagingMode.TWO_LEVEL else 8
-                first = result.steps[-1].address - (linear >> 12 & 0x1FF) * size
+                first = entries[-1][0] - (linear >> 12 & 0x1FF) * size
                 self._leaves[linear & ~_LARGE_MASK, access] = first, size
         return physical
 
@@ -319,12 +313,9 @@ class Cpu:
 
     def read_linear(self, linear: int, size: int) -> bytes:
         """Bytes at a linear address with supervisor rights; raises GuestFault."""
-        parts = []
-        while size > 0:
-            step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
-            parts.append(self.ram.read(self._own(linear, READ), step))
-            linear, size = linear + step, size - step
-        return b"".join(parts)
+        step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
+        data = self.ram.read(self._own(linear, READ), step)
+        return data if step == size else data + self.read_linear(linear + step, size - step)
 
     def write_linear(self, linear: int, data: bytes) -> None:
         """Store with supervisor rights (an exception frame); both pages are checked before either is written."""

@@ -36,6 +36,8 @@ _FLAGS_COMPUTED: Final = 1  # as such
 _ARITHMETIC, _DF = 0x8D5, 0x400
 _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x1510, 0x1518, 0x1578, 0x1600
 _BREAKPOINTS = _DR + 8 * 8
+_SEGMENT: Final = struct.Struct("<IxxxxQII")  # selector, base, limit, flags
+_TABLE_REGISTER: Final = struct.Struct("<8xQI")
 _EFER_SEARCH_END: Final = 0x5800
 _DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/moves.S, for CPL 0
 
@@ -101,6 +103,7 @@ class CpuState:
         self._eflags = ctypes.c_uint32.from_address(address + _EFLAGS)
         self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
         self._cs_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * CS + 20)
+        self._ss_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * SS + 20)
         self._tr_flags = ctypes.c_uint32.from_address(address + _TR + 20)
         self._base_addresses = [address + _SEGS + 24 * index + 8 for index in range(6)]
         self._bases = tuple(ctypes.c_uint64.from_address(one) for one in self._base_addresses)
@@ -262,11 +265,10 @@ class CpuState:
         self._efer.value = value
 
     def _cache(self, offset: int) -> SegmentCache:
-        selector, base, limit, flags = struct.unpack_from("<IxxxxQII", self._view, offset)
-        return SegmentCache(selector, base, limit, flags)
+        return SegmentCache(*_SEGMENT.unpack_from(self._view, offset))
 
     def _set_cache(self, offset: int, cache: SegmentCache) -> None:
-        struct.pack_into("<IxxxxQII", self._view, offset, cache.selector, cache.base, cache.limit, cache.flags)
+        _SEGMENT.pack_into(self._view, offset, cache.selector, cache.base, cache.limit, cache.flags)
 
     def segment(self, index: int) -> SegmentCache:
         """Hidden and visible part of ES CS SS DS FS GS (0 to 5)."""
@@ -297,8 +299,7 @@ class CpuState:
     @property
     def gdtr(self) -> TableRegister:
         """GDTR: linear base, limit in bytes."""
-        cache = self._cache(_GDT)
-        return TableRegister(cache.base, cache.limit)
+        return TableRegister(*_TABLE_REGISTER.unpack_from(self._view, _GDT))
 
     @gdtr.setter
     def gdtr(self, table: TableRegister) -> None:
@@ -307,8 +308,7 @@ class CpuState:
     @property
     def idtr(self) -> TableRegister:
         """IDTR: linear base, limit in bytes."""
-        cache = self._cache(_IDT)
-        return TableRegister(cache.base, cache.limit)
+        return TableRegister(*_TABLE_REGISTER.unpack_from(self._view, _IDT))
 
     @idtr.setter
     def idtr(self, table: TableRegister) -> None:
@@ -387,9 +387,9 @@ class CpuState:
     def digest(self, flags: int) -> None:
         """Recompute the translator's digest of the mode from CR0, CR4, EFER, ``flags`` (RFLAGS) and the segments."""
         cr0, cr4 = self.cr(0), self.cr(4)
-        cs, ss = self.segment(CS), self.segment(SS)
+        cs, ss = self._cs_flags.value, self._ss_flags.value
         protected, vm86 = bool(cr0 & 1), bool(flags >> 17 & 1)
-        mode = 3 if protected and vm86 else (ss.flags >> 13 & 3 if protected else 0)
+        mode = 3 if protected and vm86 else (ss >> 13 & 3 if protected else 0)
         mode |= _HF_PE if protected else 0
         mode |= (cr0 >> 1 & 7) << _HF_MP_EM_TS_SHIFT
         mode |= flags & (1 << 8 | 3 << 12 | 1 << 17 | 1 << 18)
@@ -397,11 +397,11 @@ class CpuState:
         mode |= _HF_SMAP if cr4 >> 21 & 1 else 0
         long_mode = bool(self.efer >> 10 & 1)
         mode |= _HF_LMA if long_mode else 0
-        if long_mode and cs.flags >> 21 & 1:
+        if long_mode and cs >> 21 & 1:
             mode |= _HF_CS32 | _HF_SS32 | _HF_CS64
         else:
-            mode |= (_HF_CS32 if cs.flags >> 22 & 1 else 0) | (_HF_SS32 if ss.flags >> 22 & 1 else 0)
+            mode |= (_HF_CS32 if cs >> 22 & 1 else 0) | (_HF_SS32 if ss >> 22 & 1 else 0)
             flat = protected and not vm86 and mode & _HF_CS32
-            if not flat or any(self.segment(i).base for i in (DS, ES, SS)):
+            if not flat or any(self.segment_base(index) for index in (DS, ES, SS)):
                 mode |= _HF_ADDSEG
-        struct.pack_into("<I", self._view, _HFLAGS, mode)
+        self._hflags.value = mode

@@ -202,7 +202,7 @@ class Faults:
         """
         machine = self._machine
         here = machine.here()
-        machine.count.interrupted(machine.cpu.pc)
+        machine.count.interrupted(here[-1])
         code = error_code if has_error_code(vector) else None
         seen = cr2 if cr2 is not None else machine.cpu.cr2
         machine.emit(ev.Fault(*here, vector, code, seen, machine.cpu.mode(), reason))
@@ -218,22 +218,21 @@ class Faults:
         """Deliver an external interrupt or NMI at this boundary."""
         machine = self._machine
         here = machine.here()
-        middle = machine.count.interrupted(machine.cpu.pc)
+        middle = machine.count.interrupted(here[-1])
         machine.emit(ev.Interrupt(*here, vector, kind is EventKind.NMI))
         self._deliver(Event(vector, None, kind, mid_rep=middle))
 
     def _deliver(self, event: Event) -> bool:
         """True if the event itself was delivered, not what its delivery led to."""
         machine = self._machine
-        mode, pc = machine.cpu.mode(), machine.cpu.pc
         result = deliver(machine.cpu, event)
         machine.deliveries += 1
         if isinstance(result, Delivered):
             machine.engine.clear_interrupt_shadow()
             return not result.attempts
         if isinstance(result, NotModelled):
-            machine.stop(ev.NotModelled(pc, result.reason))
+            machine.stop(ev.NotModelled(machine.cpu.pc, result.reason))
             return False
         chain = tuple(ev.Failure(a.vector, a.error_code, a.why) for a in result.chain)
-        machine.stop(ev.TripleFault(pc, chain, mode))
+        machine.stop(ev.TripleFault(machine.cpu.pc, chain, machine.cpu.mode()))
         return False

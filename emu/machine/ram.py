@@ -30,10 +30,12 @@ _PRIVATE = bytes(1 if high & 0xC0 and not high & 0x20 else 0 for high in range(2
 class Bank:
     """One contiguous range of RAM or ROM; ``base`` is a shared view of the contents that restore goes back to.
 
-    ``host`` and ``base_host`` are where the two lie in this process.
+    ``end`` is the first physical address behind it, ``host`` and ``base_host`` are where the two lie in this process,
+    ``quads`` is ``view`` by quadwords.
     """
 
     start: int
+    end: int
     size: int
     rom: bool
     private: mmap.mmap
@@ -41,11 +43,7 @@ class Bank:
     host: int
     base_host: int
     view: memoryview
-
-    @property
-    def end(self) -> int:
-        """First physical address behind the bank."""
-        return self.start + self.size
+    quads: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,8 @@ def _make_bank(start: int, end: int, *, rom: bool) -> Bank:
     except (OSError, ValueError) as error:
         raise EngineError(f"no memory for a bank of {size:#x} bytes: {error}", where=show_phys(start)) from error
     host, base_host = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in (private, base))
-    return Bank(start, size, rom, private, base, host, base_host, memoryview(private))
+    view = memoryview(private)
+    return Bank(start, end, size, rom, private, base, host, base_host, view, view.cast("Q"))
 
 
 class Ram:
@@ -140,6 +139,8 @@ class Ram:
         if bank is None:
             return (1 << 8 * size) - 1
         offset = address - bank.start
+        if size == 8 and not offset & 7:
+            return bank.quads[offset >> 3]
         return int.from_bytes(bank.view[offset : offset + size], "little")
 
     def write(self, address: int, data: bytes) -> None:
@@ -257,6 +258,7 @@ class Ram:
     def close(self) -> None:
         """Give the host memory back; the engine must be closed before."""
         for bank in self.banks:
+            bank.quads.release()
             bank.view.release()
             bank.base.close()
         self.banks.clear()

@@ -7,7 +7,7 @@ from emu.kexec.page_tables import build, paging_state
 from emu.machine.ram import Ram
 from emu.trials.places import HIGH_SIZE, LOW_END, Places
 from emu.units import MIB, PAGE_SIZE, Phys
-from emu.x86.paging.modes import Entry, levels
+from emu.x86.paging.modes import Entry
 
 _DATA = int(Entry.P | Entry.W | Entry.A | Entry.D | Entry.G)
 _CODE = int(Entry.P | Entry.A | Entry.G)
@@ -43,7 +43,7 @@ def _build(ram: Ram, arch: Arch, root: int, identity: list[tuple[int, int]], pag
 
 def _set_leaf(ram: Ram, arch: Arch, root: int, linear: int, entry: int) -> None:
     table = root
-    for level in levels(paging_state(arch, root)):
+    for level in paging_state(arch, root).levels:
         at = table + level.index(linear) * level.entry_size
         if level.page_size == PAGE_SIZE:
             ram.write(at, entry.to_bytes(level.entry_size, "little"))

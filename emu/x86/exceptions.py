@@ -75,7 +75,7 @@ class Meeting(Enum):
 ERROR_CODE_VECTORS: Final = frozenset(
     {Vector.DF, Vector.TS, Vector.NP, Vector.SS, Vector.GP, Vector.PF, Vector.AC, Vector.CP}
 )
-_TITLES: Final = {
+_TITLES: Final[dict[int, str]] = {
     Vector.DE: "divide error",
     Vector.DB: "debug",
     Vector.NMI: "non-maskable interrupt",
@@ -98,7 +98,8 @@ _TITLES: Final = {
     Vector.VE: "virtualization",
     Vector.CP: "control protection",
 }
-_KINDS: Final = {
+_NAMES: Final[dict[int, str]] = {vector: "NMI" if vector is Vector.NMI else f"#{vector.name}" for vector in Vector}
+_KINDS: Final[dict[int, ExceptionKind]] = {
     Vector.DB: ExceptionKind.FAULT_OR_TRAP,
     Vector.NMI: ExceptionKind.INTERRUPT,
     Vector.BP: ExceptionKind.TRAP,
@@ -107,7 +108,7 @@ _KINDS: Final = {
     Vector.CSO: ExceptionKind.ABORT,
     Vector.MC: ExceptionKind.ABORT,
 }
-_CLASSES: Final = {
+_CLASSES: Final[dict[int, ExceptionClass]] = {
     Vector.DE: ExceptionClass.CONTRIBUTORY,
     Vector.TS: ExceptionClass.CONTRIBUTORY,
     Vector.NP: ExceptionClass.CONTRIBUTORY,
@@ -122,14 +123,12 @@ _CLASSES: Final = {
 
 def vector_name(vector: int) -> str:
     """``#PF`` for an exception of the processor, ``NMI``, or ``vector 0x20`` for every other number."""
-    if vector == Vector.NMI:
-        return "NMI"
-    return f"#{Vector(vector).name}" if vector in set(Vector) else f"vector {vector:#x}"
+    return _NAMES.get(vector) or f"vector {vector:#x}"
 
 
 def vector_title(vector: int) -> str:
     """The exception in words: ``page fault``; ``interrupt`` for a vector that the processor does not define."""
-    return _TITLES[Vector(vector)] if vector in set(Vector) else "interrupt"
+    return _TITLES.get(vector, "interrupt")
 
 
 def has_error_code(vector: int) -> bool:
@@ -139,24 +138,22 @@ def has_error_code(vector: int) -> bool:
 
 def kind_of(vector: int) -> ExceptionKind:
     """Fault, trap or abort; vectors that the processor does not define are interrupts."""
-    if vector not in set(Vector):
-        return ExceptionKind.INTERRUPT
-    return _KINDS.get(Vector(vector), ExceptionKind.FAULT)
+    return _KINDS.get(vector, ExceptionKind.FAULT if vector in _TITLES else ExceptionKind.INTERRUPT)
 
 
 def class_of(vector: int) -> ExceptionClass:
     """The class of an exception.  Interrupts and INT n are benign whatever their number: do not ask about those."""
-    return _CLASSES.get(Vector(vector), ExceptionClass.BENIGN) if vector in set(Vector) else ExceptionClass.BENIGN
+    return _CLASSES.get(vector, ExceptionClass.BENIGN)
 
 
 def meet(first: ExceptionClass, second: ExceptionClass) -> Meeting:
     """What becomes of an exception of class ``second`` raised while delivering ``first``, SDM 3A table 6-5."""
-    harmful = second in {ExceptionClass.CONTRIBUTORY, ExceptionClass.PAGE_FAULT, ExceptionClass.DOUBLE_FAULT}
-    if first is ExceptionClass.DOUBLE_FAULT and harmful:
+    contributory = second is ExceptionClass.CONTRIBUTORY
+    if first is ExceptionClass.DOUBLE_FAULT and second is not ExceptionClass.BENIGN:
         return Meeting.SHUTDOWN
-    if first is ExceptionClass.CONTRIBUTORY and second is ExceptionClass.CONTRIBUTORY:
+    if first is ExceptionClass.CONTRIBUTORY and contributory:
         return Meeting.DOUBLE_FAULT
-    if first is ExceptionClass.PAGE_FAULT and second in {ExceptionClass.CONTRIBUTORY, ExceptionClass.PAGE_FAULT}:
+    if first is ExceptionClass.PAGE_FAULT and (contributory or second is ExceptionClass.PAGE_FAULT):
         return Meeting.DOUBLE_FAULT
     return Meeting.SERIAL
 

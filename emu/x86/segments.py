@@ -65,6 +65,10 @@ class SystemType(IntEnum):
     TRAP_GATE = 15
 
 
+_INTERRUPT_GATES: Final = frozenset({SystemType.INTERRUPT_GATE16, SystemType.INTERRUPT_GATE})
+_WIDE_GATES: Final = frozenset({SystemType.INTERRUPT_GATE, SystemType.TRAP_GATE})
+
+
 def system_type_name(number: int, *, long: bool = False) -> str:
     """A system type in words: ``TSS32 busy``, ``interrupt gate 64``, ``reserved type 0xd``."""
     wide = "64" if long else "32"
@@ -288,12 +292,12 @@ class Gate:
     @property
     def is_interrupt(self) -> bool:
         """An interrupt gate, which clears IF on the way in; a trap gate leaves it."""
-        return self.type in {SystemType.INTERRUPT_GATE16, SystemType.INTERRUPT_GATE}
+        return self.type in _INTERRUPT_GATES
 
     @property
     def is_wide(self) -> bool:
         """A 32-bit gate, or a 64-bit one in IA-32e mode."""
-        return self.type in {SystemType.INTERRUPT_GATE, SystemType.TRAP_GATE}
+        return self.type in _WIDE_GATES
 
     def describe(self, *, long: bool = False) -> str:
         """One line for people, as ``interrupt gate 64 -> 0x10:0x1234 DPL0 IST1``."""

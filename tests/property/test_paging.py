@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from emu.x86.bits import Cr0, Cr4, Efer
 from emu.x86.paging import (
+    NOT_CANONICAL,
     Access,
     Mapping,
     NotCanonical,
@@ -229,16 +230,18 @@ def test_the_random_tables_meet_every_outcome_in_every_mode() -> None:
 
 
 @given(seed=st.integers(0, 2**32), state=states(), linears=st.lists(LINEARS, min_size=12, max_size=12), access=ACCESSES)
-def test_reach_finds_what_walk_finds_for_the_supervisor(
-    seed: int, state: PagingState, linears: list[int], access: Access
-) -> None:
+def test_reach_finds_what_walk_finds(seed: int, state: PagingState, linears: list[int], access: Access) -> None:
     memory = tables_for(seed, state)
     for linear in linears:
         done, found = walk(memory.read, state, linear, access), reach(memory.read, state, linear, access)
-        if found is not None:
-            assert found == (done.physical, [(step.address, step.value) for step in done.steps])
-        elif done.state.mode is not PagingMode.NONE and not access.user:
-            assert done.physical is None
+        if isinstance(done.fault, NotCanonical):
+            assert found == NOT_CANONICAL
+        elif isinstance(done.fault, PageFault):
+            assert found == done.fault.error_code
+        else:
+            assert done.rights is not None
+            entries = [(step.address, step.value) for step in done.steps]
+            assert found == (done.physical, entries, done.page_size or 0, done.rights.writable)
 
 
 @given(seed=st.integers(0, 2**32), state=states(), linear=LINEARS)

@@ -21,7 +21,6 @@ from emu.x86.paging import (
     explain,
     is_canonical,
     is_canonical_base,
-    levels,
     mappings,
     mode_of,
     translate,
@@ -71,7 +70,7 @@ def code(tables: Tables, state: PagingState, access: Access, linear: int = 0) ->
 )  # fmt: skip
 def test_modes(state: PagingState, mode: PagingMode) -> None:
     assert mode_of(state.cr0, state.cr4, state.efer) is mode
-    assert len(levels(state)) == {"NONE": 0, "TWO_LEVEL": 2, "PAE": 3, "FOUR_LEVEL": 4, "FIVE_LEVEL": 5}[mode.name]
+    assert len(state.levels) == {"NONE": 0, "TWO_LEVEL": 2, "PAE": 3, "FOUR_LEVEL": 4, "FIVE_LEVEL": 5}[mode.name]
 
 
 def test_paging_off_is_the_identity() -> None:
@@ -286,7 +285,7 @@ def test_explanation_of_a_hole() -> None:
 
 
 def test_entry_flags() -> None:
-    pml4, _, pde, pte = levels(LONG)
+    pml4, _, pde, pte = LONG.levels
     assert decode_entry(0x1 | 1 << 45, pml4) == "P RSVD=0x200000000000"
     assert decode_entry(0x1E7, pde) == "P W U A D PS G"
     assert decode_entry(0x167, pde) == "P W U A"

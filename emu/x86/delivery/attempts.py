@@ -6,7 +6,8 @@ with the registers untouched (what was pushed by then stays in memory, as on har
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 from emu.x86.bits import U64, Cr0, Cr4, Efer, Eflags
 from emu.x86.delivery.frames import (
@@ -27,9 +28,10 @@ from emu.x86.delivery.frames import (
 from emu.x86.delivery.target import DeliveryTarget, Event, GuestFault
 from emu.x86.exceptions import Vector
 from emu.x86.paging import is_canonical
-from emu.x86.segments import ACCESSED, DPL_SHIFT, RPL_MASK, Gate, Segment, SegmentCache, SystemType
+from emu.x86.segments import DPL_SHIFT, RPL_MASK, Gate, Segment, SegmentCache, SystemType
 
-_CLEARED = Eflags.TF | Eflags.NT | Eflags.RF | Eflags.VM
+_CLEARED: Final = Eflags.TF | Eflags.NT | Eflags.RF | Eflags.VM
+_CLEARED_IN_REAL_MODE: Final = Eflags.IF | Eflags.TF | Eflags.AC | Eflags.RF
 _LEGACY_GATES = frozenset(
     {
         SystemType.TASK_GATE,
@@ -41,6 +43,7 @@ _LEGACY_GATES = frozenset(
 )
 _LONG_GATES = frozenset({SystemType.INTERRUPT_GATE, SystemType.TRAP_GATE})
 _IST_OFFSET = 0x24
+_gate_of = lru_cache(maxsize=512)(Gate.decode)
 
 
 class UnmodelledError(Exception):
@@ -78,20 +81,21 @@ def _real(target: DeliveryTarget, event: Event) -> Entry:
     slots = stack.slots(3, 0)
     if ip > cs.limit:
         raise GuestFault(Vector.GP, reason=f"handler offset {ip:#x} is outside the CS limit {cs.limit:#x}")
-    frame = (pushed_flags(target, event), cs.selector, pushed_rip(target, event))
+    flags = target.rflags
+    frame = (pushed_flags(flags, event), cs.selector, pushed_rip(target, event))
     rsp = stack.push(target, slots, frame)
     loaded = SegmentCache(selector, selector << 4, cs.limit, cs.flags)
-    return Entry(loaded, ip, rsp, Eflags.IF | Eflags.TF | Eflags.AC | Eflags.RF)
+    return Entry(loaded, ip, rsp, flags & ~_CLEARED_IN_REAL_MODE)
 
 
 def _legacy(target: DeliveryTarget, event: Event) -> Entry:
     """Protected mode without IA-32e mode: 16-bit and 32-bit gates, SDM 3A 6.12."""
     gate = _gate(target, event, long=False)
-    loaded = _code(target, gate, long=False)
+    cpl, flags = target.cpl, target.rflags
+    loaded = _code(target, gate, cpl, long=False)
     code = loaded.descriptor
-    cpl = target.cpl
     new_cpl = cpl if code.conforming else code.dpl
-    frame = [pushed_flags(target, event), target.segment(Segment.CS).selector, pushed_rip(target, event)]
+    frame = [pushed_flags(flags, event), target.segment(Segment.CS).selector, pushed_rip(target, event)]
     if event.error_code is not None:
         frame.append(event.error_code)
     inner: Loaded | None = None
@@ -99,7 +103,7 @@ def _legacy(target: DeliveryTarget, event: Event) -> Entry:
     if new_cpl < cpl:
         frame = [ss.selector, esp, *frame]
         inner, esp = inner_stack(target, new_cpl)
-        ss = replace(inner.descriptor.cache(inner.selector), flags=inner.descriptor.flags | ACCESSED)
+        ss = inner.cache(inner.selector)
     stack = LegacyStack(ss, esp, 4 if gate.is_wide else 2)
     slots = stack.slots(len(frame), inner.error_code if inner else 0)
     if gate.offset > code.limit:
@@ -108,15 +112,15 @@ def _legacy(target: DeliveryTarget, event: Event) -> Entry:
     if inner:
         mark_accessed(target, inner)
     mark_accessed(target, loaded)
-    return Entry(_cs(loaded, new_cpl), gate.offset, rsp, _cleared(gate), ss if inner else None)
+    return Entry(_cs(loaded, new_cpl), gate.offset, rsp, flags & ~_cleared(gate), ss if inner else None)
 
 
 def _long(target: DeliveryTarget, event: Event) -> Entry:
     """IA-32e mode: 64-bit gates, IST, an aligned frame that always has SS:RSP, SDM 3A 6.14."""
     gate = _gate(target, event, long=True)
-    loaded = _code(target, gate, long=True)
+    cpl, flags = target.cpl, target.rflags
+    loaded = _code(target, gate, cpl, long=True)
     code = loaded.descriptor
-    cpl = target.cpl
     new_cpl = cpl if code.conforming else code.dpl
     if gate.ist:
         rsp = int.from_bytes(stack_from_tss(target, _IST_OFFSET + 8 * (gate.ist - 1), 8), "little")
@@ -128,7 +132,7 @@ def _long(target: DeliveryTarget, event: Event) -> Entry:
     frame = [
         target.segment(Segment.SS).selector,
         target.rsp,
-        pushed_flags(target, event),
+        pushed_flags(flags, event),
         target.segment(Segment.CS).selector,
         pushed_rip(target, event),
     ]
@@ -142,7 +146,7 @@ def _long(target: DeliveryTarget, event: Event) -> Entry:
     rsp = push_long(target, rsp, frame)
     mark_accessed(target, loaded)
     null = SegmentCache(new_cpl, 0, 0, new_cpl << DPL_SHIFT) if new_cpl < cpl else None
-    return Entry(_cs(loaded, new_cpl), gate.offset, rsp, _cleared(gate), null)
+    return Entry(_cs(loaded, new_cpl), gate.offset, rsp, flags & ~_cleared(gate), null)
 
 
 def _gate(target: DeliveryTarget, event: Event, *, long: bool) -> Gate:
@@ -152,7 +156,7 @@ def _gate(target: DeliveryTarget, event: Event, *, long: bool) -> Gate:
     name = f"IDT gate {event.vector:#x}"
     if not idtr.holds(event.vector * size, size):
         raise GuestFault(Vector.GP, code, reason=f"{name} lies beyond the IDT limit {idtr.limit:#x}")
-    gate = Gate.decode(read_named(target, idtr.base + event.vector * size, size, name))
+    gate = _gate_of(read_named(target, idtr.base + event.vector * size, size, name))
     if gate.type not in (_LONG_GATES if long else _LEGACY_GATES):
         raise GuestFault(Vector.GP, code, reason=f"{name} is no interrupt or trap gate: {gate.describe(long=long)}")
     if event.kind.is_software and gate.dpl < target.cpl:
@@ -165,13 +169,13 @@ def _gate(target: DeliveryTarget, event: Event, *, long: bool) -> Gate:
     return gate
 
 
-def _code(target: DeliveryTarget, gate: Gate, *, long: bool) -> Loaded:
+def _code(target: DeliveryTarget, gate: Gate, cpl: int, *, long: bool) -> Loaded:
     if gate.selector & ~RPL_MASK == 0:
         raise GuestFault(Vector.GP, reason="the gate's code selector is null")
     loaded = load_descriptor(target, gate.selector, Vector.GP, "the gate's code selector")
     code = loaded.descriptor
-    if not code.is_code or code.dpl > target.cpl:
-        reason = f"the gate's code selector names: {code.describe(long=long)}, CPL is {target.cpl}"
+    if not code.is_code or code.dpl > cpl:
+        reason = f"the gate's code selector names: {code.describe(long=long)}, CPL is {cpl}"
         raise GuestFault(Vector.GP, loaded.error_code, reason=reason)
     if long and (not code.long or code.db):
         reason = f"the gate's code selector {gate.selector:#x} is no 64-bit code segment"
@@ -183,8 +187,7 @@ def _code(target: DeliveryTarget, gate: Gate, *, long: bool) -> Loaded:
 
 
 def _cs(loaded: Loaded, cpl: int) -> SegmentCache:
-    cache = loaded.descriptor.cache(loaded.selector & ~RPL_MASK | cpl)
-    return replace(cache, flags=cache.flags | ACCESSED)
+    return loaded.cache(loaded.selector & ~RPL_MASK | cpl)
 
 
 def _cleared(gate: Gate) -> int:

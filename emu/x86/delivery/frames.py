@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
 
 from emu.units import PAGE_SHIFT
 from emu.x86.bits import U16, U32, U64, Eflags
@@ -23,7 +24,7 @@ from emu.x86.segments import (
     TableRegister,
 )
 
-Result = TypeVar("Result")
+_descriptor = lru_cache(maxsize=256)(Descriptor.decode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Loaded:
         """The selector as error codes carry it, without RPL."""
         return self.selector & ~RPL_MASK
 
+    def cache(self, selector: int) -> SegmentCache:
+        """What a load of it as ``selector`` puts into a segment register, accessed as it is then."""
+        loaded = self.descriptor
+        return SegmentCache(selector, loaded.base, loaded.limit, loaded.flags | ACCESSED)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -47,26 +53,24 @@ class Entry:
     cs: SegmentCache
     rip: int
     rsp: int
-    flags_cleared: int
+    rflags: int
     ss: SegmentCache | None = None
 
 
 def read_named(target: DeliveryTarget, linear: int, size: int, what: str) -> bytes:
     """Read ``what`` at a linear address; a fault's reason then says what could not be read."""
-    return _named(lambda: target.read_linear(linear, size), f"{what} at {linear:#x} cannot be read")
+    try:
+        return target.read_linear(linear, size)
+    except GuestFault as fault:
+        raise fault.named(f"{what} at {linear:#x} cannot be read") from None
 
 
 def write_named(target: DeliveryTarget, linear: int, data: bytes, what: str) -> None:
     """Write ``what`` at a linear address; a fault's reason then says what could not be written."""
-    _named(lambda: target.write_linear(linear, data), f"{what} at {linear:#x} cannot be written")
-
-
-def _named(access: Callable[[], Result], failure: str) -> Result:
     try:
-        return access()
+        target.write_linear(linear, data)
     except GuestFault as fault:
-        reason = f"{failure}: {fault.reason}" if fault.reason else failure
-        raise GuestFault(fault.vector, fault.error_code, fault.cr2, reason) from None
+        raise fault.named(f"{what} at {linear:#x} cannot be written") from None
 
 
 def load_descriptor(target: DeliveryTarget, selector: int, vector: Vector, what: str) -> Loaded:
@@ -79,7 +83,7 @@ def load_descriptor(target: DeliveryTarget, selector: int, vector: Vector, what:
         raise GuestFault(vector, selector & ~RPL_MASK, reason=reason)
     address = table.base + index
     raw = read_named(target, address, 8, f"{name} entry {selector:#x} for {what}")
-    return Loaded(selector, Descriptor.decode(raw), address)
+    return Loaded(selector, _descriptor(raw), address)
 
 
 def mark_accessed(target: DeliveryTarget, loaded: Loaded) -> None:
@@ -119,9 +123,8 @@ def inner_stack(target: DeliveryTarget, cpl: int) -> tuple[Loaded, int]:
     return loaded, esp
 
 
-def pushed_flags(target: DeliveryTarget, event: Event) -> int:
+def pushed_flags(flags: int, event: Event) -> int:
     """RFLAGS as the frame gets it: with RF for faults and between iterations, SDM 3B 18.3.1.1."""
-    flags = target.rflags
     if event.kind.is_software:
         return flags & ~Eflags.RF
     if event.mid_rep or (event.kind is EventKind.FAULT and event.vector != Vector.DB):
@@ -169,13 +172,13 @@ def push_long(target: DeliveryTarget, rsp: int, values: Iterable[int]) -> int:
     words = [value & U64 for value in values]
     bottom = rsp - 8 * len(words)
     if bottom > 0 and bottom >> PAGE_SHIFT == rsp - 1 >> PAGE_SHIFT:
-        frame = b"".join(word.to_bytes(8, "little") for word in reversed(words))
+        frame = struct.pack(f"<{len(words)}Q", *reversed(words))
         with suppress(GuestFault):  # which is raised again below, by the push that meets it
             target.write_linear(bottom, frame)
             return bottom
     for value in words:
         rsp = (rsp - 8) & U64
-        write_named(target, rsp, (value & U64).to_bytes(8, "little"), "exception frame")
+        write_named(target, rsp, value.to_bytes(8, "little"), "exception frame")
     return rsp
 
 
@@ -184,7 +187,7 @@ def commit(target: DeliveryTarget, entry: Entry) -> None:
     if entry.ss is not None:
         target.set_segment(Segment.SS, entry.ss)
     target.set_segment(Segment.CS, entry.cs)
-    target.rflags &= ~entry.flags_cleared
+    target.rflags = entry.rflags
     target.rsp = entry.rsp
     target.rip = entry.rip
 

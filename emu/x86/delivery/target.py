@@ -17,11 +17,20 @@ class GuestFault(Exception):  # noqa: N818 - named as what it is to the guest
     """
 
     def __init__(self, vector: int, error_code: int = 0, cr2: int | None = None, reason: str = "") -> None:
+        super().__init__(vector, error_code, cr2, reason)
         self.vector = vector
         self.error_code = error_code
         self.cr2 = cr2
         self.reason = reason
-        super().__init__(f"{vector_name(vector)}({error_code:#x}) {reason}".rstrip())
+
+    def __str__(self) -> str:
+        """The exception and why, as ``#GP(0x10) why``."""
+        return f"{vector_name(self.vector)}({self.error_code:#x}) {self.reason}".rstrip()
+
+    def named(self, failure: str) -> GuestFault:
+        """The same fault, whose reason begins with what it made impossible."""
+        reason = f"{failure}: {self.reason}" if self.reason else failure
+        return GuestFault(self.vector, self.error_code, self.cr2, reason)
 
 
 class EventKind(Enum):
@@ -39,12 +48,12 @@ class EventKind(Enum):
     @property
     def is_software(self) -> bool:
         """INT n, INT3 or INTO: the gate's DPL is checked and EXT stays 0; not INT1, SDM 2A INT n."""
-        return self in {EventKind.SOFTWARE_INT, EventKind.INT3, EventKind.INTO}
+        return self is EventKind.SOFTWARE_INT or self is EventKind.INT3 or self is EventKind.INTO
 
     @property
     def is_exception(self) -> bool:
         """An exception that the processor raised, whose class counts for double faults, SDM 3A table 6-4."""
-        return self in {EventKind.FAULT, EventKind.TRAP}
+        return self is EventKind.FAULT or self is EventKind.TRAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,25 @@ from emu.x86.paging.modes import (
     decode_entry,
     is_canonical,
     is_canonical_base,
-    levels,
     mode_of,
 )
-from emu.x86.paging.walk import Access, NotCanonical, PageFault, Rights, Step, Walk, explain, judge, reach, walk
+from emu.x86.paging.walk import (
+    NOT_CANONICAL,
+    Access,
+    NotCanonical,
+    PageFault,
+    Reached,
+    Rights,
+    Step,
+    Walk,
+    explain,
+    judge,
+    reach,
+    walk,
+)
 
 __all__ = [
+    "NOT_CANONICAL",
     "Access",
     "Level",
     "Mapping",
@@ -25,6 +38,7 @@ __all__ = [
     "PageFault",
     "PagingMode",
     "PagingState",
+    "Reached",
     "ReadEntry",
     "Rights",
     "Step",
@@ -34,7 +48,6 @@ __all__ = [
     "is_canonical",
     "is_canonical_base",
     "judge",
-    "levels",
     "mappings",
     "merge",
     "mode_of",

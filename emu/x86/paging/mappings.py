@@ -10,7 +10,7 @@ from typing import Final
 
 from emu.units import PAGE_SIZE
 from emu.x86.bits import U32, U64, Cr4
-from emu.x86.paging.modes import Entry, Level, PagingMode, PagingState, ReadEntry, is_canonical, levels, plan_of
+from emu.x86.paging.modes import Entry, Level, PagingMode, PagingState, ReadEntry, is_canonical
 from emu.x86.paging.walk import Rights
 
 MAX_TABLES: Final = 16_384
@@ -37,17 +37,14 @@ def translate(read_entry: ReadEntry, state: PagingState, linear: int) -> int | N
 
     Rights are not looked at.  Agrees with :func:`emu.x86.paging.walk` for every page, at a fraction of its cost.
     """
-    mode, table, steps = plan_of(state)
-    if mode is PagingMode.FOUR_LEVEL or mode is PagingMode.FIVE_LEVEL:
-        linear &= U64
-        if not is_canonical(linear, mode):
-            return None
-    else:
-        linear &= U32
-        if mode is PagingMode.NONE:
-            return linear
+    mode, table = state.mode, state.root
+    linear &= U64 if mode.is_long else U32
+    if mode is PagingMode.NONE:
+        return linear
+    if not is_canonical(linear, mode):
+        return None
     latched = state.pdptes if mode is PagingMode.PAE else None
-    for level in steps:
+    for level in state.levels:
         index = linear >> level.shift & level.index_mask
         if latched is not None:
             entry = latched[index]
@@ -80,7 +77,7 @@ def mappings(
     width = _WIDTHS.get(state.mode)
     lister = _Lister(read_entry, state, max_tables, read_table, bool(state.cr4 & Cr4.PGE), width)
     if state.mode is not PagingMode.NONE:
-        yield from lister.table(levels(state), state.root, 0, Rights())
+        yield from lister.table(state.levels, state.root, 0, Rights())
     return lister.tables_left >= 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from emu.x86.bits import PHYS_MASK, U32, U64, Cr0, Cr4, Efer, Eflags, decode
@@ -26,7 +26,7 @@ class PagingMode(Enum):
     @property
     def is_long(self) -> bool:
         """A mode of IA-32e: linear addresses have 48 or 57 bits and must be canonical."""
-        return self in {PagingMode.FOUR_LEVEL, PagingMode.FIVE_LEVEL}
+        return self is PagingMode.FOUR_LEVEL or self is PagingMode.FIVE_LEVEL
 
 
 class Entry(IntEnum):
@@ -55,9 +55,9 @@ def mode_of(cr0: int, cr4: int, efer: int) -> PagingMode:
 
 def is_canonical(linear: int, mode: PagingMode) -> bool:
     """Whether a 64-bit linear address is canonical under ``mode``, SDM 1 3.3.7.1; always true outside IA-32e mode."""
-    if not mode.is_long:
-        return True
-    return _sign_extended(linear, 57 if mode is PagingMode.FIVE_LEVEL else 48)
+    if mode is PagingMode.FOUR_LEVEL:
+        return _sign_extended(linear, 48)
+    return mode is not PagingMode.FIVE_LEVEL or _sign_extended(linear, 57)
 
 
 def is_canonical_base(linear: int) -> bool:
@@ -70,8 +70,8 @@ def is_canonical_base(linear: int) -> bool:
 
 
 def _sign_extended(linear: int, width: int) -> bool:
-    upper = (linear & U64) >> (width - 1)
-    return upper in {0, U64 >> (width - 1)}
+    half = 1 << width - 1
+    return (linear + half & U64) < half << 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ class PagingState:
 
     ``ac`` is EFLAGS.AC, which lifts SMAP.  ``pdptes`` are the four values that the processor latched when CR3 was last
     loaded under PAE paging (SDM 3A 4.4.1); None reads them from memory.
+
+    From these follow ``mode``, the paging mode in force, ``root``, the physical address of the top table (CR3 without
+    its flags and PCID), and ``levels``, the levels from there down, none when paging is off.
     """
 
     cr0: int
@@ -88,23 +91,23 @@ class PagingState:
     efer: int
     ac: bool = False
     pdptes: tuple[int, ...] | None = None
+    mode: PagingMode = field(init=False, repr=False, compare=False)
+    root: int = field(init=False, repr=False, compare=False)
+    levels: tuple[Level, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out what every walk asks for."""
+        mode = mode_of(self.cr0, self.cr4, self.efer)
+        pae = mode is PagingMode.PAE
+        root = self.cr3 & (U32 & ~0x1F if pae else (PHYS_MASK if mode.is_long else U32) & ~0xFFF)
+        object.__setattr__(self, "mode", mode)
+        object.__setattr__(self, "root", root)
+        object.__setattr__(self, "levels", _levels(mode, pse=bool(self.cr4 & Cr4.PSE), nxe=bool(self.efer & Efer.NXE)))
 
     @classmethod
     def of_flags(cls, cr0: int, cr3: int, cr4: int, efer: int, eflags: int) -> PagingState:
         """The same from a whole EFLAGS value."""
         return cls(cr0, cr3, cr4, efer, bool(eflags & Eflags.AC))
-
-    @property
-    def mode(self) -> PagingMode:
-        """The paging mode in force."""
-        return mode_of(self.cr0, self.cr4, self.efer)
-
-    @property
-    def root(self) -> int:
-        """The physical address of the top table: CR3 without its flags and PCID."""
-        if self.mode is PagingMode.PAE:
-            return self.cr3 & U32 & ~0x1F
-        return self.cr3 & ~0xFFF & (PHYS_MASK if self.mode.is_long else U32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +156,6 @@ class Level:
         return entry & PHYS_MASK & ~(self.page_size - 1)
 
 
-@lru_cache(maxsize=64)
-def plan_of(state: PagingState) -> tuple[PagingMode, int, tuple[Level, ...]]:
-    """The mode in force, the physical address of the top table, and the levels from there down."""
-    mode = state.mode
-    return mode, state.root, _levels(mode, pse=bool(state.cr4 & Cr4.PSE), nxe=bool(state.efer & Efer.NXE))
-
-
-def levels(state: PagingState) -> tuple[Level, ...]:
-    """The levels of the mode in force from the top down; empty when paging is off."""
-    return plan_of(state)[2]
-
-
 _ABOVE_PHYS: Final = (1 << 52) - 1 & ~PHYS_MASK
 _IGNORED_IN_LONG: Final = 0x7FF << 52
 
@@ -174,6 +165,7 @@ def _below(shift: int) -> int:
     return (1 << shift) - 1 & ~0x1FFF
 
 
+@cache
 def _levels(mode: PagingMode, *, pse: bool, nxe: bool) -> tuple[Level, ...]:
     if mode is PagingMode.NONE:
         return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from emu.units import show_phys, show_size
 from emu.x86.bits import PHYS_MASK, U32, U64, Cr0, Cr4, Efer
@@ -16,7 +16,6 @@ from emu.x86.paging.modes import (
     ReadEntry,
     decode_entry,
     is_canonical,
-    plan_of,
 )
 
 
@@ -137,6 +136,20 @@ class Walk:
     fault: PageFault | NotCanonical | None
 
 
+class Reached(NamedTuple):
+    """Where an access leads.
+
+    ``physical`` is the address, ``entries`` are (address, value) of those on the way, latched ones at the address -1,
+    ``page_size`` is 0 when paging is off, ``writable`` says whether R/W is 1 in all entries.
+    """
+
+    physical: int
+    entries: list[tuple[int, int]]
+    page_size: int
+    writable: bool
+
+
+NOT_CANONICAL: Final = -1
 READ: Final = Access()
 _P, _W, _U = int(Entry.P), int(Entry.W), int(Entry.U)
 _XD = int(Entry.XD)
@@ -149,7 +162,7 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
 
     Accessed and dirty bits are not set.  Outside IA-32e mode bits above 31 of ``linear`` are dropped.
     """
-    mode, table, formats = plan_of(state)
+    mode, table = state.mode, state.root
     linear &= U64 if mode.is_long else U32
     if mode is PagingMode.NONE:
         return Walk(linear, access, state, (), linear, None, Rights(), None)
@@ -160,7 +173,7 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
     steps: list[Step] = []
     rights = Rights()
     pge = bool(state.cr4 & Cr4.PGE)
-    for level in formats:
+    for level in state.levels:
         step = _step(read_entry, state, level, table, linear)
         steps.append(step)
         entry = step.value
@@ -180,48 +193,56 @@ def walk(read_entry: ReadEntry, state: PagingState, linear: int, access: Access 
     raise AssertionError(msg)
 
 
-def reach(
-    read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ
-) -> tuple[int, list[tuple[int, int]]] | None:
-    """What :func:`walk` finds for an access by the supervisor, with nothing said about how.
+def reach(read_entry: ReadEntry, state: PagingState, linear: int, access: Access = READ) -> Reached | int:
+    """What :func:`walk` finds, with nothing said about how: for those who ask often.
 
-    The physical address, and (address, value) of each entry on the way, latched ones with the address -1.  None where
-    the access faults, or is of another kind: :func:`walk` tells more.
+    Where the access faults, the error code of its page fault, or NOT_CANONICAL.
     """
-    mode, table, formats = plan_of(state)
-    long = mode is PagingMode.FOUR_LEVEL or mode is PagingMode.FIVE_LEVEL
-    linear &= U64 if long else U32
+    mode, table = state.mode, state.root
     if mode is PagingMode.NONE:
-        return linear, []
-    if access.user or (long and not is_canonical(linear, mode)):
-        return None
-    steps: list[tuple[int, int]] = []
-    user = writable = executable = True
-    for level in formats:
-        index = linear >> level.shift & level.index_mask
-        at = table + index * level.entry_size
+        return Reached(linear & U32, [], 0, writable=True)
+    if not mode.is_long:
+        linear &= U32
+    elif not is_canonical(linear, mode):
+        return NOT_CANONICAL
+    entries: list[tuple[int, int]] = []
+    every, some = _U | _W, 0
+    for level in state.levels:
+        shift = level.shift
+        index = linear >> shift & level.index_mask
         if state.pdptes is not None and not level.has_rights:
             at, entry = -1, state.pdptes[index]
         else:
+            at = table + index * level.entry_size
             entry = read_entry(at, level.entry_size)
-        steps.append((at, entry))
-        leaf = level.leaf_if is not None and entry & level.leaf_if == level.leaf_if
-        if not entry & _P or entry & (level.leaf_reserved if leaf else level.reserved):
-            return None
+        entries.append((at, entry))
+        leaf_if = level.leaf_if
+        leaf = leaf_if is not None and entry & leaf_if == leaf_if
+        if not entry & _P:
+            return _error_code(state, access, 0)
+        if entry & (level.leaf_reserved if leaf else level.reserved):
+            return _error_code(state, access, PageFaultBit.P | PageFaultBit.RSVD)
         if level.has_rights:
-            user, writable = user and bool(entry & _U), writable and bool(entry & _W)
-            executable = executable and not (level.entry_size == 8 and entry & _XD)
+            every, some = every & entry, some | entry
         if leaf:
-            if access.execute:
-                if not executable or (user and state.cr4 & _SMEP):
-                    return None
-            elif user and state.cr4 & _SMAP and (access.implicit or not state.ac):
-                return None
-            if access.write and not writable and state.cr0 & _WP:
-                return None
-            return level.page(entry) | (linear & (1 << level.shift) - 1), steps
+            if _denies(state, access, every, some):
+                return _error_code(state, access, PageFaultBit.P)
+            return Reached(level.page(entry) | linear & (1 << shift) - 1, entries, 1 << shift, bool(every & _W))
         table = entry & _TABLE
-    return None
+    msg = "the last level always maps a page"
+    raise AssertionError(msg)
+
+
+def _denies(state: PagingState, access: Access, every: int, some: int) -> bool:
+    """:func:`judge` by the bits that every entry on the way has, and those that some have."""
+    user, writable = every & _U, every & _W
+    if access.user:
+        return bool(not user or (access.write and not writable) or (access.execute and some & _XD))
+    if access.execute:
+        return bool(some & _XD or (user and state.cr4 & _SMEP))
+    if user and state.cr4 & _SMAP and (access.implicit or not state.ac):
+        return True
+    return bool(access.write and not writable and state.cr0 & _WP)
 
 
 def judge(state: PagingState, rights: Rights, access: Access) -> PageFault | None:
