@@ -196,6 +196,12 @@ class Moves:
                 return self._stopped("interrupted")
         return self._stopped("reverse-step")
 
+    def wait(self, ticks: int) -> Stopped:
+        """``ticks`` of virtual time forward: an instruction, or an iteration of a repeated one, is one of them."""
+        self._moving("wait")
+        outcome = self.timeline.forward(ticks=ticks)
+        return self._end(outcome) if isinstance(outcome, EndOfRun) else self._stopped("wait")
+
     def iterate(self, count: int = 1) -> Stopped:
         """``count`` iterations of the repeated instruction at hand (or one instruction, if it is none)."""
         self._moving("iter")

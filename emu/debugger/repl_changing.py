@@ -75,8 +75,8 @@ class Changing(Commands):
 
     @command(
         "inject",
-        one("kind", "irq, nmi or fault", choices=("irq", "nmi", "fault")),
-        maybe("vector", "of the interrupt or fault"),
+        one("kind", "irq, line, nmi or fault", choices=("irq", "line", "nmi", "fault")),
+        maybe("vector", "of the interrupt or fault; the line, 0 to 7, of a device that asks for one"),
         rest("code", "error code of the fault"),
     )
     def inject(self, args: argparse.Namespace) -> None:
@@ -85,16 +85,17 @@ class Changing(Commands):
         if kind == "nmi":
             self._cmd.stopped(self.session.inject_nmi())
             return
-        if kind not in ("irq", "fault"):
-            raise DebuggerError(f"{kind} cannot be injected", hint="irq VECTOR, nmi, fault VECTOR [CODE]")
+        if kind not in ("irq", "line", "fault"):
+            raise DebuggerError(f"{kind} cannot be injected", hint="irq VECTOR, line N, nmi, fault VECTOR [CODE]")
         if not text_of(args, "vector"):
             raise DebuggerError("a vector is wanted", hint=f"inject {kind} VECTOR")
         vector = self.number(text_of(args, "vector"))
         most = 255 if kind == "irq" else 31
-        if not 0 <= vector <= most:
+        if kind != "line" and not 0 <= vector <= most:
             raise DebuggerError(f"vector {vector} is out of range", hint=f"0 to {most}")
-        if kind == "irq":
-            self._cmd.stopped(self.session.inject_interrupt(vector))
+        if kind in ("irq", "line"):
+            inject = self.session.inject_interrupt if kind == "irq" else self.session.ask_for_interrupt
+            self._cmd.stopped(inject(vector))
             return
         code = self.number(text_of(args, "code")) if text_of(args, "code") else 0
         if not 0 <= code <= 0xFFFF:

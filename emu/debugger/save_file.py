@@ -11,6 +11,7 @@ from emu.debugger.address import Address
 from emu.debugger.session import Session
 from emu.errors import DebuggerError, KjumpError
 from emu.journey.scene_data import scene_from, scene_json
+from emu.kexec.entry_list import Mode
 from emu.machine.history import Instant
 
 MAGIC = "kjump session 1"
@@ -53,7 +54,7 @@ def load(path: Path, progress: Callable[[str], None] | None = None) -> Session:
         raise DebuggerError(f"is no saved session: {error}", where=str(path)) from error
     session = Session(scene, progress)
     for place, what, arguments in changes:
-        session.timeline.goto(place)
+        _be_at(session, place)
         redo(session, what, arguments)
     _be_at(session, at)
     return session
@@ -77,6 +78,10 @@ def redo(session: Session, what: str, arguments: list[Any]) -> None:
             session.inject_interrupt(vector)
         case "nmi", []:
             session.inject_nmi()
+        case "line", [int(line)]:
+            session.ask_for_interrupt(line)
+        case "move", [str(mode), *pages]:
+            session.move_pages(list(zip(pages[::2], pages[1::2], strict=True)), Mode(mode))
         case "fault", [int(vector), int(code)]:
             session.inject_fault(vector, code)
         case "jumpbuf", [str(field), int(value)]:

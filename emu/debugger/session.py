@@ -5,7 +5,7 @@ Everything a front end does (the REPL, the gdb server) goes through :class:`Sess
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from emu.debugger.address import Address
@@ -15,12 +15,15 @@ from emu.debugger.recording import Recorded
 from emu.debugger.stops import Stop, describe_event, matches
 from emu.errors import DebuggerError, KjumpError, LoadError
 from emu.journey.loader import Loader, refused
+from emu.journey.movement import move
 from emu.journey.scene import Scene
-from emu.kexec.entry_list import walk
+from emu.kexec.entry_list import Mode, walk
 from emu.kexec.layout import HostRequest
+from emu.machine.devices.pic import CASCADE_LEVEL
+from emu.machine.devices.pic_chip import LEVELS
 from emu.machine.events import Position
 from emu.machine.history import Instant
-from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.units import PAGE_MASK, PAGE_SIZE, Phys
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,12 @@ class Session(Moves):
         """An NMI arrives here."""
         return self.change(Change("nmi"), "inject nmi", self.machine.inject_nmi)
 
+    def ask_for_interrupt(self, line: int) -> Stopped:
+        """A device raises line 0 to 7 of the first controller, of which none is masked: it is taken when IF lets it."""
+        if line == CASCADE_LEVEL or not 0 <= line < LEVELS:
+            raise DebuggerError(f"no device has line {line}", hint=f"0 to {LEVELS - 1}, but for {CASCADE_LEVEL}")
+        return self.change(Change("line", (line,)), f"inject line {line}", lambda: self.machine.board.ask(line))
+
     def inject_fault(self, vector: int, error_code: int = 0) -> Stopped:
         """The instruction at hand raises an exception."""
         return self.change(
@@ -124,6 +133,12 @@ class Session(Moves):
             f"inject fault {vector}",
             lambda: self.machine.raise_fault(vector, error_code),
         )
+
+    def move_pages(self, pairs: Sequence[tuple[int, int]], mode: Mode) -> Stopped:
+        """Copy or swap physical pages (destination, source), as a stub would do with a list of them."""
+        moved = [(Phys(destination), Phys(source)) for destination, source in pairs]
+        change = Change("move", (mode.value, *(page for pair in pairs for page in pair)))
+        return self.change(change, f"move {len(pairs)} pages", lambda: move(self.machine.ram, moved, mode))
 
     def poke_jump_page(self, field: str, value: int) -> Stopped:
         """Set one field of the jump page, with a right checksum unless the field is the checksum."""

@@ -10,22 +10,41 @@ from emu.fuzz.case import Case
 from emu.fuzz.fields import Field
 from emu.fuzz.verdict import Result
 from emu.journey.scene import Scene
+from emu.kexec.entry_list import Mode, Pair
 from emu.machine.events import Position
 
 Cover = tuple[str, str, int]
 """One thing that was covered: transition (or part), edge or kind, processor mode or a count."""
 
 
+IRQ, NMI = "interrupt", "nmi"
+TIMER = 0
+"""The line of the interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """An interrupt that waits from then on (``IRQ``, by line TIMER), or an ``NMI``, so many ticks behind the begin."""
+
+    kind: str
+    ticks: int
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A case as things done to the machine at ``position`` of the journey: physical stores, registers by name.
 
-    ``bad`` are physical ranges (start, behind) of memory that the case changed and must not: a store there is wrong.
+    ``moved`` comes before them: (destination, source) pages that the case's list does not have, for they are where it
+    would have brought them, in ``mode``.  ``bad`` are physical ranges (start, behind) of memory that the case changed
+    and must not: a store there is wrong.
     """
 
     position: Position
     writes: tuple[tuple[int, bytes], ...]
     registers: tuple[tuple[str, int], ...]
+    moved: tuple[Pair, ...] = ()
+    mode: Mode = Mode.SWAP
+    signal: Signal | None = None
     bad: tuple[tuple[int, int], ...] = ()
 
 

@@ -108,9 +108,10 @@ class Trip:
     # ---- the verdict ---------------------------------------------------------------------------------------------
 
     def script(self) -> Script:
-        """What was put in since the last reset."""
-        position = self.stage.machine.here()[0]
-        return Script(position, tuple(self.stage.written), tuple(self.stage.set.items()))
+        """What was put in since the last reset, and what the window did to the journey before it."""
+        position, stage, window = self.stage.machine.here()[0], self.stage, self.window
+        writes = (*window.listed, *stage.written)
+        return Script(position, writes, tuple(stage.set.items()), window.moved, window.mode)
 
     def harmed(self) -> tuple[tuple[int, int], ...]:
         """Physical ranges (start, behind) that changed against the rules since the last reset, but for the input."""

@@ -45,6 +45,8 @@ class Window:
 
     ``kept`` are the (destination, source) pages that the list still has; ``called`` are A's registers at the stub's
     first instruction; ``stage`` is what cases run on.  At the slot nothing is about to move: the list is whole.
+    What makes the window of the journey: ``moved`` were moved beforehand, in ``mode``, and ``listed`` are the physical
+    address and the bytes of the page with the shorter list.
     """
 
     journey: Journey
@@ -52,6 +54,9 @@ class Window:
     kept: tuple[Pair, ...]
     called: dict[str, int]
     stage: Stage
+    moved: tuple[Pair, ...] = ()
+    mode: Mode = Mode.SWAP
+    listed: tuple[tuple[int, bytes], ...] = ()
 
 
 def _not_reached(scene: Scene, journey: Journey, where: str) -> FuzzError:
@@ -81,17 +86,6 @@ def _shorten(journey: Journey, route: Route, kept: Sequence[Pair]) -> None:
     builder.add_pairs(kept)
     if builder.terminate() != route.head:
         raise FuzzError("the list does not begin in a page of its own", where=journey.scene.journey.name)
-
-
-def _move(journey: Journey, route: Route, pairs: Sequence[Pair]) -> None:
-    """Do what the list would have done with ``pairs``."""
-    ram = journey.machine.ram
-    for destination, source in pairs:
-        if destination != source:
-            here, there = ram.read(destination, PAGE_SIZE), ram.read(source, PAGE_SIZE)
-            ram.write(destination, there)
-            if route.mode is Mode.SWAP:
-                ram.write(source, here)
 
 
 def open_window(scene: Scene, name: str, *, still: bool = False) -> Window:
@@ -134,24 +128,24 @@ def _clear_of(pairs: Sequence[Pair], pfns: set[int]) -> list[Pair]:
     return [pair for pair in pairs if pfns.isdisjoint(page >> PAGE_SHIFT for page in pair)]
 
 
-def _hold_still(journey: Journey, route: Route, kept: list[Pair], until: int) -> list[Pair]:
-    """Take pages off the list that begins here and ends at linear ``until``; the answer is what stays on it.
+def _hold_still(journey: Journey, route: Route, kept: list[Pair], until: int) -> tuple[list[Pair], list[Pair]]:
+    """Take pages off the list that begins here and ends at linear ``until``: what stays on it, what was moved before.
 
     Pages of code that runs on the way are left where they are.  On the way to B all of B but the last few pages is
     moved beforehand, where A does not stand on it; on the way back B stands on most of them.
     """
     running = _reaches(journey, until)
     if running is None:
-        return kept
+        return kept, []
     state = journey.machine.snapshot()
     moving = _clear_of(kept, running)
     before = _clear_of(moving, _in_use(journey))[:-_FEW] if route.pushes else []
-    _move(journey, route, before)
+    movement.move(journey.machine.ram, before, route.mode)
     _shorten(journey, route, short := [pair for pair in moving if pair not in before])
     if short and _reaches(journey, until) is not None:
-        return short
+        return short, before
     journey.machine.restore(state)
-    return kept
+    return kept, []
 
 
 def _at_suspend(scene: Scene, *, still: bool) -> Window:
@@ -166,10 +160,12 @@ def _at_suspend(scene: Scene, *, still: bool) -> Window:
         route = movement.leaving(journey)
         kept, _ = _keep(journey, route)
         _shorten(journey, route, kept)
-        if still:
-            kept = _hold_still(journey, route, kept, journey.require_loaded().start)
         loaded = journey.require_loaded()
-        return _window(journey, SUSPEND, route, kept, called=journey.machine.cpu.registers(), arrivals=[loaded.start])
+        moved: list[Pair] = []
+        if still:
+            kept, moved = _hold_still(journey, route, kept, loaded.start)
+        called = journey.machine.cpu.registers()
+        return _window(journey, SUSPEND, route, kept, moved=moved, called=called, arrivals=[loaded.start])
     raise _not_reached(scene, journey, "the jump")
 
 
@@ -187,14 +183,14 @@ def _at_return(scene: Scene, *, still: bool) -> Window:
     _to_last_look(scene, journey)
     route = movement.returning(journey)
     kept, others = _keep(journey, route)
-    _move(journey, route, others)
+    movement.move(journey.machine.ram, others, route.mode)
     _shorten(journey, route, kept)
     after = scene.arch.text_base + journey.kernel_a.symbols["after_jump"]
     if still:
-        kept = _hold_still(journey, route, kept, after)
+        kept, _ = _hold_still(journey, route, kept, after)
     b = journey.kernel_b
     refusals = [b.symbols[name] for name in REFUSALS if name in b.symbols]
-    return _window(journey, RETURN, route, kept, called=called, arrivals=[after, *refusals])
+    return _window(journey, RETURN, route, kept, moved=others, called=called, arrivals=[after, *refusals])
 
 
 def _to_last_look(scene: Scene, journey: Journey) -> None:
@@ -257,6 +253,7 @@ def _window(
     route: Route,
     kept: Sequence[Pair],
     *,
+    moved: Sequence[Pair],
     called: dict[str, int],
     arrivals: Sequence[int],
 ) -> Window:
@@ -275,7 +272,10 @@ def _window(
     volatile = [*move.volatile, *_stacks(journey, kept)]
     masks = {pfn: mask_of(pfn << PAGE_SHIFT, volatile) for pfn in pfns}
     pages = Pages(machine, rules(groups), expected, masks | _table_masks(journey))
-    return Window(journey, loaded, tuple(kept), called, _stage(journey, name, pages, arrivals))
+    stage = _stage(journey, name, pages, arrivals)
+    page = route.head & -PAGE_SIZE
+    listed = ((page, machine.ram.page(page >> PAGE_SHIFT)),)
+    return Window(journey, loaded, tuple(kept), called, stage, tuple(moved), route.mode, listed)
 
 
 def _table_masks(journey: Journey) -> dict[int, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emu.journey.linux_call import CALLER_PUSHES
 from emu.journey.memory import RamImage
 from emu.journey.stubs import volatile_of_stub
-from emu.kexec.entry_list import Mode, StepKind, WalkStep
+from emu.kexec.entry_list import Mode, Pair, StepKind, WalkStep
 from emu.machine.events import Position
 from emu.machine.ram import Ram
 from emu.units import PAGE_SHIFT, PAGE_SIZE
@@ -78,6 +78,16 @@ class Movement:
             pages |= {step.source for step in self.steps if step.kind is StepKind.SOURCE}
         pfns = {page >> PAGE_SHIFT for page in pages}
         return pfns if self.route.swap_page is None else pfns | {self.route.swap_page >> PAGE_SHIFT}
+
+
+def move(ram: Ram, pairs: Iterable[Pair], mode: Mode) -> None:
+    """Do to ``ram`` what a stub would do with a list of ``pairs``, but for the swap page."""
+    for destination, source in pairs:
+        if destination != source:
+            here, there = ram.read(destination, PAGE_SIZE), ram.read(source, PAGE_SIZE)
+            ram.write(destination, there)
+            if mode is Mode.SWAP:
+                ram.write(source, here)
 
 
 # ---- the ways ----------------------------------------------------------------------------------------------------

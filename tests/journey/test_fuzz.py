@@ -16,13 +16,14 @@ from emu.fuzz.case import Case
 from emu.fuzz.case_file import CaseFile
 from emu.fuzz.fields import Word, fresh, mutated
 from emu.fuzz.points import Atlas
-from emu.fuzz.target import Cover, World
+from emu.fuzz.target import Cover, Signal, World
 from emu.fuzz.targets.entry import EntryWorld
 from emu.fuzz.targets.table import TARGETS, find_target
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
 from emu.journey.scene_data import scene_json
 from emu.kexec.arch import Arch
+from emu.machine.history import Instant
 from tests.journey.test_broken_stubs import B64
 
 MACHINE_TARGETS = ("entry", "list", "jumpbuf", "cmdline", "regs", "irq")
@@ -219,6 +220,34 @@ def test_replay_in_the_debugger_stops_at_the_first_bad_store(changed_stub: Calla
     assert "movb $0x55, (%rdi)" in session.symbols.place(session.pc).source
     session.machine.close()
     close_worlds()
+
+
+IRQS = (("suspend", "interrupt", 9), ("return", "nmi", 150))
+
+
+@pytest.mark.parametrize("arch", [Arch.X86_64, Arch.I386_PAE], ids=str)
+def test_replay_in_the_debugger_puts_the_interrupt_in_at_the_very_tick(arch: Arch, opened: Open) -> None:
+    """Before the case, at its interrupt, at its end, however one goes there: memory and registers are the case's."""
+    world = opened("irq", arch)
+    noise = next(field for field in world.spec if field.name == "registers").draw(random.Random(5))  # noqa: S311
+    scene = make_scene(find_journey("jump"), arch=arch, ram="24M", target="2M@16M")
+    for transition, kind, at in IRQS:
+        case = Case.of("irq", {"transition": transition, "kind": kind, "at": at, "registers": noise})
+        script = world.script(case)
+        assert script is not None
+        assert script.signal == Signal(kind, at)
+        machine = world.trip(transition).stage.machine  # type: ignore[attr-defined]
+        session, stopped = open_case(CaseFile(Plan("irq", scene_json(scene), 1), case), script)
+        came, begin = session.machine.tick, session.machine.tick - at
+        assert (stopped.why, stopped.at.tick) == ("inject nmi" if kind == "nmi" else "inject line 0", came)
+        for there in (came, begin, session.timeline.start.tick):
+            session.timeline.goto(Instant(there, 0 if there == 0 else stopped.at.deliveries))
+            session.timeline.forward(ticks=machine.tick - there)
+            assert session.machine.deliveries == machine.deliveries
+            assert session.machine.cpu.registers() == machine.cpu.registers()
+            assert [pfn for pfn in machine.ram.pfns() if machine.ram.page(pfn) != session.machine.ram.page(pfn)] == []
+        assert session.machine.deliveries == stopped.at.deliveries + (kind == "nmi")
+        session.machine.close()
 
 
 def test_every_target_says_what_it_promises() -> None:

@@ -167,6 +167,11 @@ def test_changes_branch_and_undo_comes_back(repl: Repl) -> None:
     assert "cannot be set" in said(repl, "set width = 80")
     assert "is out of range" in said(repl, "inject irq 999")
     assert "vector is wanted" in said(repl, "inject fault")
+    assert "no device has line 8" in said(repl, "inject line 8")
+    said(repl, "inject line 0")
+    assert repl.session.machine.board.pic.pending_vector() is not None
+    said(repl, "undo")
+    assert repl.session.machine.board.pic.pending_vector() is None
 
 
 @pytest.mark.parametrize(

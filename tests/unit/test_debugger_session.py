@@ -16,6 +16,7 @@ from emu.debugger.address import Address
 from emu.debugger.session import Session
 from emu.errors import DebuggerError
 from emu.kexec.arch import Arch
+from emu.kexec.entry_list import Mode
 from emu.machine.events import Position
 
 
@@ -191,17 +192,45 @@ def test_a_saved_session_opens_at_the_same_place_with_its_changes(
     session.goto_transition("suspend")
     session.step(4)
     session.set_register("r13", 77)
+    session.move_pages([(0x1000000, 0x900000)], Mode.SWAP)
+    session.wait(6)
+    session.ask_for_interrupt(0)
     session.step(6)
     path = tmp_path / "session.json"
     save_file.save(session, path)
     assert save_file.is_session(path)
     opened = save_file.load(path)
     assert state(opened) == state(session)
+    assert [change.what for change in opened.changes] == ["register", "move", "line"]
     while session.changes:
         session.undo()
     path.write_text(path.read_text(encoding="utf-8").replace("register", "colour"), encoding="utf-8")
     with pytest.raises(DebuggerError, match="unknown change"):
         save_file.load(path)
+
+
+def test_an_interrupt_that_a_device_asks_for_waits_until_it_may_be_taken(session: Session) -> None:
+    session.goto_transition("suspend")  # a stub runs with interrupts off, and so does whoever comes behind it
+    session.ask_for_interrupt(0)
+    taken = session.machine.deliveries
+    session.wait(2000)
+    assert session.machine.deliveries == taken
+    session.set_register("eflags", session.machine.cpu.rflags | 0x200)
+    session.step()
+    assert session.machine.deliveries == taken + 1
+    with pytest.raises(DebuggerError, match="no device has line 2"):
+        session.ask_for_interrupt(2)
+
+
+def test_pages_are_moved_as_a_list_would(session: Session) -> None:
+    session.goto_transition("suspend")
+    ram = session.machine.ram
+    one, two = ram.page(0x1000), ram.page(0x900)
+    assert one != two
+    session.move_pages([(0x1000000, 0x900000)], Mode.SWAP)
+    assert (ram.page(0x1000), ram.page(0x900)) == (two, one)
+    session.move_pages([(0x1000000, 0x900000)], Mode.COPY)
+    assert (ram.page(0x1000), ram.page(0x900)) == (one, one)
 
 
 def test_a_core_holds_ram_once_and_the_registers(session: Session, tmp_path: Path) -> None:

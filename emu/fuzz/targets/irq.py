@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from emu.fuzz.case import Case
 from emu.fuzz.fields import Choice, Word, neutral, noise_field
 from emu.fuzz.stage import Ended
-from emu.fuzz.target import Target
+from emu.fuzz.target import IRQ, NMI, TIMER, Script, Signal, Target
 from emu.fuzz.trip import LIMIT, Trip
 from emu.fuzz.verdict import Result, Verdict
 from emu.fuzz.window import RETURN, SUSPEND
 from emu.fuzz.world import TripWorld
 from emu.journey.scene import Scene
 from emu.machine import events as ev
-
-IRQ, NMI = "interrupt", "nmi"
-_PIC1_DATA, _ALL_OPEN = 0x21, 0
-_TIMER = 0
 
 
 class IrqWorld(TripWorld):
@@ -27,6 +24,7 @@ class IrqWorld(TripWorld):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
+        self._came: Signal | None = None
         word = scene.arch.word
         self._length = {name: self._measure(name) for name in (SUSPEND, RETURN)}
         longest = max(self._length.values())
@@ -70,17 +68,22 @@ class IrqWorld(TripWorld):
     def run(self, case: Case) -> Result:
         """Run to the instruction, let it come, run on."""
         trip, _ = self.put(case)
-        kind, machine = case.word("kind"), trip.stage.machine
+        kind, machine, self._came = case.word("kind"), trip.stage.machine, None
         at = case.number("at") % self._length[trip.stage.name]
         outcome = machine.run(at) if at else None
         if outcome is not None and not isinstance(outcome, ev.StepLimit):
             return trip.legal(Ended("early", machine.cpu.pc, machine.cpu.mode()), kind)
+        self._came = Signal(kind, at)
         if kind == NMI:
             machine.inject_nmi()
         else:
-            machine.board.bus.write(_PIC1_DATA, 1, _ALL_OPEN)
-            machine.board.pic.set_line(_TIMER, True)
+            machine.board.ask(TIMER)
         return self._judge(trip, trip.stage.run(LIMIT), kind)
+
+    def script(self, case: Case) -> Script | None:
+        """What it comes to on a machine of the journey: the interrupt too, unless the run was over before."""
+        script = super().script(case)
+        return None if script is None else replace(script, signal=self._came)
 
     def _judge(self, trip: Trip, ended: Ended, kind: str) -> Result:
         result = trip.legal(ended, kind)

@@ -11,7 +11,7 @@ from emu.machine.devices.cmos import Cmos
 from emu.machine.devices.debugcon import DebugConsole
 from emu.machine.devices.exit import ExitPort
 from emu.machine.devices.host import HostPort
-from emu.machine.devices.pic import Pic
+from emu.machine.devices.pic import MASTER_DATA, Pic
 from emu.machine.devices.pit import Pit
 from emu.machine.devices.post import PostPort
 from emu.machine.devices.serial import Serial
@@ -31,6 +31,11 @@ class Board:
     post: PostPort
     cmos: Cmos
     busmaster: BusMaster
+
+    def ask(self, line: int) -> None:
+        """A device raises ``line``, 0 to 7, and no line of the first controller is masked: its interrupt waits."""
+        self.bus.write(MASTER_DATA, 1, 0)
+        self.pic.set_line(line, True)
 
     def snapshot(self) -> tuple[int, object]:
         """The clock and every device as one immutable value."""
