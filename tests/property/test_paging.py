@@ -137,7 +137,9 @@ def slow_model(memory: RandomTables, state: PagingState, linear: int, access: Ac
             page = entry & 0xFFFFFFFFFF & ~((1 << shift) - 1)
             if large and not pae:
                 page = (entry >> 22 << 22) | sum(bit[13 + number] << 32 + number for number in range(8))
-            allowed = _allowed(access, (writable, user, denied_fetch), (wp, smep, smap and not state.ac))
+            allowed = _allowed(
+                access, (writable, user, denied_fetch), (wp, smep, smap and (access.implicit or not state.ac))
+            )
             return ("ok", page + linear % (1 << shift), 1 << shift) if allowed else ("pf", code | 1, 0)
         table = entry & 0xFFFFFFF000
     raise AssertionError("no page at the last level")
@@ -176,8 +178,8 @@ def _allowed(access: Access, page: tuple[bool, bool, bool], cpu: tuple[bool, boo
 
 ACCESSES = st.sampled_from(
     [
-        Access(write=w, execute=x, user=u)
-        for u in (False, True)
+        Access(write=w, execute=x, user=u, implicit=i)
+        for u, i in ((False, False), (False, True), (True, False))
         for w, x in ((False, False), (True, False), (False, True))
     ]
 )
