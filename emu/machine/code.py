@@ -72,6 +72,8 @@ class _Page:
     def add(self, first: int, behind: int) -> None:
         kept = []
         for low, high in self.runs:
+            if low <= first and behind <= high:
+                return
             if low <= behind and first <= high:
                 first, behind = min(first, low), max(behind, high)
             else:
@@ -112,11 +114,15 @@ class CodeMap:
 
         Called from inside the translator's loop, so nothing is changed in the engine here.
         """
-        code = self._cpu.peek(linear, size + _LONGEST) or b""  # a privileged one may be only half translated at CPL 3
-        first = min(size, PAGE_SIZE - (linear & PAGE_MASK))
-        pfn = self._fetched(linear, first)
-        if first < size:
-            self._fetched(linear + first, size - first)
+        physical, room = self._cpu.seen(linear), PAGE_SIZE - (linear & PAGE_MASK)
+        whole = size + _LONGEST  # a privileged one may be only half translated at CPL 3
+        if physical is None or whole > room:
+            code = self._cpu.peek(linear, whole) or b""
+        else:
+            code = self._cpu.ram.read(physical, whole)
+        pfn = self._fetched(linear, physical, min(size, room))
+        if size > room:
+            self._fetched(linear + room, self._cpu.seen(linear + room), size - room)
         bits = self._cpu.bits
         self._block.clear()
         for at, insn, indirect in _decoded(code, size, bits):
@@ -145,16 +151,17 @@ class CodeMap:
             self._engine.moves.learn(address, bits, insn)
         self._by_page[pfn].known[address] = address & PAGE_MASK
 
-    def _fetched(self, linear: int, size: int) -> int:
-        physical = self._cpu.seen(linear)
+    def _fetched(self, linear: int, physical: int | None, size: int) -> int:
         if physical is None:
             self._by_page.setdefault(-1, _Page())
             return -1
         low, pfn = physical & PAGE_MASK, physical >> PAGE_SHIFT
-        self._by_page.setdefault(pfn, _Page()).add(low, low + size)
+        if pfn not in self._by_page:
+            self._by_page[pfn] = _Page()
+        self._by_page[pfn].add(low, low + size)
         self._engine.moves.has_code(pfn)
         self.on_fetch(linear, physical, size)
-        return physical >> PAGE_SHIFT
+        return pfn
 
     def settle(self) -> None:
         """Intercept what :meth:`scan` found; the engine is stopped."""

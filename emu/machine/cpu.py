@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emu.machine.cpustate import CS
 from emu.machine.engine import Engine
@@ -18,7 +19,19 @@ from emu.x86.bits import PHYS_MASK, Cr0, Cr4
 from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
-from emu.x86.paging import NOT_CANONICAL, Access, PagingMode, PagingState, Reached, Walk, mode_of, reach, walk
+from emu.x86.paging import (
+    NOT_CANONICAL,
+    Access,
+    Entry,
+    PagingMode,
+    PagingState,
+    Reached,
+    Walk,
+    mode_of,
+    reach,
+    translate,
+    walk,
+)
 from emu.x86.segments import SegmentCache, SystemType, TableRegister
 
 PDPT_PAGE = 0xFEFFF000
@@ -32,14 +45,15 @@ _LARGE_MASK = (1 << 21) - 1
 _MOST_PAGES = 2048  # that translations are remembered for: no more than a processor's own, and soon forgotten
 _MOST_MODES = 1024
 _SMAP = int(Cr4.SMAP)
+_A, _D = int(Entry.A), int(Entry.D)
+_state_of = lru_cache(maxsize=64)(PagingState)
 _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
 WRITE = Access(write=True, implicit=True)
 PLAIN = {(user, write): Access(write=write, user=user) for user in (False, True) for write in (False, True)}
 """The accesses of ordinary instructions, by (user, write)."""
-_AS_USER = Access(user=True)
-_READ = Access()
+FETCH = {user: Access(execute=True, user=user) for user in (False, True)}
 _MSRS = {
     "star": 0xC0000081, "lstar": 0xC0000082, "cstar": 0xC0000083, "sfmask": 0xC0000084, "fs_base": 0xC0000100,
     "gs_base": 0xC0000101, "kernel_gs_base": 0xC0000102, "sysenter_cs": 0x174, "sysenter_esp": 0x175,
@@ -115,7 +129,7 @@ class Cpu:
             self._pdptes,
         )
         if self._paging[0] != now:
-            self._paging = now, PagingState(*now)
+            self._paging = now, _state_of(*now)
         return self._paging[1]
 
     def control(self) -> ControlState:
@@ -184,10 +198,13 @@ class Cpu:
         """The page walk for ``linear`` with every step, whether it succeeds or faults."""
         return walk(self.ram.read_int, self.paging(), linear, access)
 
-    def seen(self, linear: int, access: Access = _READ) -> int | None:
-        """Where an access leads, with no trace in the page tables; None: to a fault."""
-        found = reach(self.ram.read_int, self.paging(), linear, access)
-        return None if isinstance(found, int) else found.physical
+    def seen(self, linear: int) -> int | None:
+        """Where ``linear`` leads whatever the rights, with no trace in the page tables; None where it is not mapped."""
+        return translate(self.ram.read_int, self.paging(), linear)
+
+    def allows(self, linear: int, access: Access) -> bool:
+        """Whether paging lets ``access`` through; no trace is left in the page tables."""
+        return not isinstance(reach(self.ram.read_int, self.paging(), linear, access), int)
 
     def translate(self, linear: int, access: Access = READ) -> int:
         """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
@@ -196,7 +213,9 @@ class Cpu:
     def _reach(self, linear: int, access: Access) -> Reached:
         found = reach(self.ram.read_int, self.paging(), linear, access)
         if not isinstance(found, int):
-            self._mark(found.entries, write=access.write)
+            entries = found.entries
+            if entries and not (found.common & _A and (entries[-1][1] & _D or not access.write)):
+                self._mark(entries, write=access.write)
             return found
         if found == NOT_CANONICAL:
             raise GuestFault(Vector.GP, 0)
@@ -265,15 +284,16 @@ class Cpu:
         return entry & PHYS_MASK & ~PAGE_MASK
 
     def _remember(self, linear: int, access: Access) -> int:
-        physical, entries, page_size, writable = self._reach(linear, access)
-        if page_size > _LARGE_MASK:
+        found = self._reach(linear, access)
+        physical = found.physical
+        if found.page_size > _LARGE_MASK:
             self._translations[linear & ~_LARGE_MASK, access] = physical - (linear & _LARGE_MASK)
         else:
             self._small[linear & ~PAGE_MASK, access] = physical & ~PAGE_MASK
             plain = not self.cr4 & (Cr4.SMAP | Cr4.SMEP) and not access.user
-            if plain and (not access.write or writable):
+            if plain and (not access.write or found.writable):
                 size = 4 if self.paging().mode is PagingMode.TWO_LEVEL else 8
-                first = entries[-1][0] - (linear >> 12 & 0x1FF) * size
+                first = found.entries[-1][0] - (linear >> 12 & 0x1FF) * size
                 self._leaves[linear & ~_LARGE_MASK, access] = first, size
         return physical
 
@@ -302,14 +322,14 @@ class Cpu:
     def _mark(self, steps: Sequence[tuple[int, int]], *, write: bool) -> None:
         """Set Accessed (and Dirty) bits in entries (address, value); a latched PDPTE, at -1, has none."""
         for index, (address, value) in enumerate(steps):
-            wanted = 0x60 if write and index == len(steps) - 1 else 0x20
+            wanted = _A | _D if write and index == len(steps) - 1 else _A
             if address >= 0 and value & wanted != wanted:
                 bank = self.ram.bank_at(address)
                 if bank is not None:
                     bank.view[address - bank.start] |= wanted
 
     def _own(self, linear: int, access: Access) -> int:
-        return self.translate_cached(linear, access) if self.caching else self.translate(linear, access)
+        return self.translate_cached(linear, access) if self.caching else self._reach(linear, access).physical
 
     def read_linear(self, linear: int, size: int) -> bytes:
         """Bytes at a linear address with supervisor rights; raises GuestFault."""
@@ -333,8 +353,6 @@ class Cpu:
         while size > 0:
             step = min(size, PAGE_SIZE - (linear & PAGE_MASK))
             physical = self.seen(linear)
-            if physical is None and self.cr4 & Cr4.SMAP:
-                physical = self.walk(linear, _AS_USER).physical
             if physical is None:
                 return b"".join(parts) or None
             parts.append(self.ram.read(physical, step))

@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import lengths, memory_operands
 from emu.machine import events as ev
-from emu.machine.cpu import Cpu
+from emu.machine.cpu import FETCH, Cpu
 from emu.machine.stops import EngineStop, StopKind
 from emu.units import PAGE_MASK, PAGE_SIZE
 from emu.x86.bits import U64, Dr6
 from emu.x86.delivery import Delivered, Event, EventKind, NotModelled, deliver
 from emu.x86.exceptions import Vector, has_error_code
-from emu.x86.paging import Access, is_canonical
+from emu.x86.paging import is_canonical
 
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
 _SOFTWARE: dict[int, EventKind] = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}
 _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
-
-
-_FETCH = Access(execute=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +113,7 @@ class Faults:
 
     def _at_fetch_of(self, linear: int) -> bool:
         cpu = self._machine.cpu
-        if cpu.cpl == 3:
-            return cpu.walk(linear, Access(execute=True, user=True)).physical is None
-        return cpu.seen(linear, _FETCH) is None
+        return not cpu.allows(linear, FETCH[cpu.cpl == 3])
 
     # ---- what the engine stopped for -----------------------------------------------------------------------------
 

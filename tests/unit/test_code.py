@@ -25,6 +25,14 @@ def test_pages_with_code_are_known_once_it_ran() -> None:
     assert not bench.machine.code.covers(CODE + 0x1000, 0x100)
 
 
+def test_code_in_a_page_of_the_users_is_known_under_smap() -> None:
+    bench = Bench("4-level", "mov %cr4, %rax\nor $0x200000, %eax\nmov %rax, %cr4\njmp here\nhere: nop\nhlt\n")
+    for step in bench.machine.cpu.walk(CODE).steps:
+        bench.machine.ram.write(step.address, bytes([step.value & 0xFF | 4]))
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.machine.code.covers(bench.symbols["here"], 1)
+
+
 def test_what_the_host_stores_over_is_no_code_any_more() -> None:
     bench = Bench("4-level", "nop\nhlt\n")
     bench.run()

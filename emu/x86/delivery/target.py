@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 from emu.x86.exceptions import describe_page_fault, has_error_code, vector_name
 from emu.x86.segments import SegmentCache, TableRegister
@@ -48,12 +48,16 @@ class EventKind(Enum):
     @property
     def is_software(self) -> bool:
         """INT n, INT3 or INTO: the gate's DPL is checked and EXT stays 0; not INT1, SDM 2A INT n."""
-        return self is EventKind.SOFTWARE_INT or self is EventKind.INT3 or self is EventKind.INTO
+        return self in _SOFTWARE
 
     @property
     def is_exception(self) -> bool:
         """An exception that the processor raised, whose class counts for double faults, SDM 3A table 6-4."""
-        return self is EventKind.FAULT or self is EventKind.TRAP
+        return self in _EXCEPTIONS
+
+
+_SOFTWARE: Final = (EventKind.SOFTWARE_INT, EventKind.INT3, EventKind.INTO)
+_EXCEPTIONS: Final = (EventKind.FAULT, EventKind.TRAP)
 
 
 @dataclass(frozen=True, slots=True)

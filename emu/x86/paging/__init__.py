@@ -5,6 +5,7 @@ Linear and physical addresses are plain integers here; each docstring says which
 
 from emu.x86.paging.mappings import Mapping, mappings, merge, translate
 from emu.x86.paging.modes import (
+    Entry,
     Level,
     PagingMode,
     PagingState,
@@ -32,6 +33,7 @@ from emu.x86.paging.walk import (
 __all__ = [
     "NOT_CANONICAL",
     "Access",
+    "Entry",
     "Level",
     "Mapping",
     "NotCanonical",

@@ -137,16 +137,22 @@ class Walk:
 
 
 class Reached(NamedTuple):
-    """Where an access leads.
+    """Where a linear address leads: ``physical``, in a page of ``page_size`` bytes (0 when paging is off).
 
-    ``physical`` is the address, ``entries`` are (address, value) of those on the way, latched ones at the address -1,
-    ``page_size`` is 0 when paging is off, ``writable`` says whether R/W is 1 in all entries.
+    ``entries`` are (address, value) of those on the way, latched ones at the address -1.  Of their bits ``common`` has
+    those that are set in all of them and ``some`` those that are set in any, PDPTEs without rights left out.
     """
 
     physical: int
     entries: list[tuple[int, int]]
     page_size: int
-    writable: bool
+    common: int
+    some: int
+
+    @property
+    def writable(self) -> bool:
+        """R/W is 1 in all entries."""
+        return bool(self.common & _W)
 
 
 NOT_CANONICAL: Final = -1
@@ -154,6 +160,7 @@ READ: Final = Access()
 _P, _W, _U = int(Entry.P), int(Entry.W), int(Entry.U)
 _XD = int(Entry.XD)
 _SMAP, _SMEP, _WP = int(Cr4.SMAP), int(Cr4.SMEP), int(Cr0.WP)
+_RESERVED = PageFaultBit.P | PageFaultBit.RSVD
 _TABLE = PHYS_MASK & ~0xFFF
 
 
@@ -198,15 +205,25 @@ def reach(read_entry: ReadEntry, state: PagingState, linear: int, access: Access
 
     Where the access faults, the error code of its page fault, or NOT_CANONICAL.
     """
+    found = descend(read_entry, state, linear)
+    if isinstance(found, int):
+        return found if found == NOT_CANONICAL else _error_code(state, access, found)
+    if found.page_size and _denies(state, access, found.common, found.some):
+        return _error_code(state, access, PageFaultBit.P)
+    return found
+
+
+def descend(read_entry: ReadEntry, state: PagingState, linear: int) -> Reached | int:
+    """Where ``linear`` leads whatever the rights; else P and RSVD as in the error code, or NOT_CANONICAL."""
     mode, table = state.mode, state.root
     if mode is PagingMode.NONE:
-        return Reached(linear & U32, [], 0, writable=True)
+        return Reached(linear & U32, [], 0, -1, 0)
     if not mode.is_long:
         linear &= U32
     elif not is_canonical(linear, mode):
         return NOT_CANONICAL
     entries: list[tuple[int, int]] = []
-    every, some = _U | _W, 0
+    common, some = -1, 0
     for level in state.levels:
         shift = level.shift
         index = linear >> shift & level.index_mask
@@ -215,27 +232,25 @@ def reach(read_entry: ReadEntry, state: PagingState, linear: int, access: Access
         else:
             at = table + index * level.entry_size
             entry = read_entry(at, level.entry_size)
-        entries.append((at, entry))
+        if not entry & _P:
+            return 0
         leaf_if = level.leaf_if
         leaf = leaf_if is not None and entry & leaf_if == leaf_if
-        if not entry & _P:
-            return _error_code(state, access, 0)
         if entry & (level.leaf_reserved if leaf else level.reserved):
-            return _error_code(state, access, PageFaultBit.P | PageFaultBit.RSVD)
+            return _RESERVED
+        entries.append((at, entry))
         if level.has_rights:
-            every, some = every & entry, some | entry
+            common, some = common & entry, some | entry
         if leaf:
-            if _denies(state, access, every, some):
-                return _error_code(state, access, PageFaultBit.P)
-            return Reached(level.page(entry) | linear & (1 << shift) - 1, entries, 1 << shift, bool(every & _W))
+            return Reached(level.page(entry) | linear & (1 << shift) - 1, entries, 1 << shift, common, some)
         table = entry & _TABLE
     msg = "the last level always maps a page"
     raise AssertionError(msg)
 
 
-def _denies(state: PagingState, access: Access, every: int, some: int) -> bool:
-    """:func:`judge` by the bits that every entry on the way has, and those that some have."""
-    user, writable = every & _U, every & _W
+def _denies(state: PagingState, access: Access, common: int, some: int) -> bool:
+    """:func:`judge` by the bits of all entries and of any, as in :class:`Reached`."""
+    user, writable = common & _U, common & _W
     if access.user:
         return bool(not user or (access.write and not writable) or (access.execute and some & _XD))
     if access.execute:
