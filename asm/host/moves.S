@@ -64,6 +64,7 @@
 .set CALM, 304                                  # no interrupt waits
 .set PENDING, 312                               # an instruction that was let pass is to be looked at before the next
 .set PORT_AT, 320                               # linear address of the port access that the engine does now
+.set BEGUN, 328                                 # linear address of the last instruction that the engine came to
 
 # bits in the bytes of CAREFUL
 .set FORBIDDEN, 4
@@ -495,6 +496,7 @@ whole:
 
 dispatch:
     movq    %rcx, %r11
+    movq    %rsi, BEGUN(%rcx)
     movabsq $MULTIPLIER, %rax
     imulq   %rsi, %rax
     shrq    $HASH_SHIFT, %rax

@@ -107,6 +107,10 @@ class Engine(Binding):
             return (counter, self.rip) == (1, self._begin)
         return True
 
+    def came_to(self, linear: int) -> bool:
+        """After a fault at ``linear``: the instruction there was fetched.  Not known, and False, counting by blocks."""
+        return self.meter.begun == linear and not self.by_blocks
+
     def end_behind(self) -> None:
         """Inside a callback of an instruction: the run ends when it has retired."""
         if self.by_blocks:
@@ -314,6 +318,7 @@ class Engine(Binding):
             self._exit = self._exit[1:]
             self._set_exits(self._exit)
         self.meter.skipped, self.meter.again, self.meter.last_address = 0, NOWHERE, NOWHERE
+        self.meter.begun = NOWHERE
         cr2 = self.cr(2)
         if self.by_blocks:
             self.blocks.begin(count)

@@ -14,7 +14,7 @@ from emu.machine import events as ev
 from emu.machine.cpu import FETCH, Cpu
 from emu.machine.stops import EngineStop, StopKind
 from emu.units import PAGE_MASK, PAGE_SIZE
-from emu.x86.bits import U64, Dr6
+from emu.x86.bits import U64, Cr4, Dr6, Efer
 from emu.x86.delivery import Delivered, Event, EventKind, NotModelled, deliver
 from emu.x86.exceptions import Vector, has_error_code
 from emu.x86.paging import is_canonical
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SOFTWARE: dict[int, EventKind] = {Vector.BP: EventKind.INT3, Vector.OF: EventKind.INTO}
 _PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
+_INSTRUCTION = 0x10
+"""I/D of a page fault's error code, where no-execute or SMEP is on (SDM 3A 4.7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Faults:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.waiting: EngineStop | None = None
+        self._ahead = (-1, -1)
         self._led: tuple[EngineStop, _Branch | None] | None = None
 
     # ---- look-ahead ------------------------------------------------------------------------------------------------
@@ -101,15 +104,27 @@ class Faults:
         pc = cpu.pc
         behind = (pc | PAGE_MASK) + 1
         if stop.kind is StopKind.FAULT:
-            if stop.vector != Vector.PF or stop.cr2 != behind or not self._at_fetch_of(behind):
+            if stop.vector != Vector.PF or stop.cr2 != behind or not self._missed(stop):
                 return False
         elif stop.kind is not StopKind.BUS:
             return False
+        if self._machine.engine.by_blocks:  # what faults where it cannot have been fetched ahead is an access to data
+            before, self._ahead = self._ahead, (pc, self._machine.count.ticks)
+            if before == self._ahead:
+                return False
         code = cpu.peek(pc, behind - pc) or b""
         ready = lengths(code, cpu.bits)
         if ready:
             self._machine.engine.exit_once(pc + sum(ready), len(ready))
         return bool(ready)
+
+    def _missed(self, stop: EngineStop) -> bool:
+        """A page fault was that of a fetch, and not of an access to data just behind the code."""
+        cpu, engine = self._machine.cpu, self._machine.engine
+        told = engine.cr(4) & Cr4.SMEP or (engine.efer & Efer.NXE and engine.cr(4) & Cr4.PAE)
+        if engine.came_to(cpu.pc) or (told and not stop.error_code & _INSTRUCTION):
+            return False
+        return self._at_fetch_of(stop.cr2)
 
     def _at_fetch_of(self, linear: int) -> bool:
         cpu = self._machine.cpu
@@ -134,7 +149,7 @@ class Faults:
     def _at_fetch(self, stop: EngineStop) -> bool:
         cpu = self._machine.cpu
         if stop.vector == Vector.PF and 0 <= stop.cr2 - cpu.pc <= PAGE_SIZE:
-            return self._at_fetch_of(stop.cr2)
+            return self._missed(stop)
         return stop.vector == Vector.GP and not self._canonical() and self._branch_of(stop) is None
 
     def fault(self, stop: EngineStop) -> None:

@@ -49,7 +49,7 @@ class Meter(ctypes.Structure):
         ("table", ctypes.c_uint64), ("victims", ctypes.c_uint64), ("victims_end", ctypes.c_uint64),
         ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64), ("judge", ctypes.c_uint64),
         ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
-        ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64),
+        ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64), ("begun", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -88,6 +88,7 @@ class Meter(ctypes.Structure):
     calm: int
     pending: int
     port_at: int
+    begun: int
 
 
 class _Move(ctypes.Structure):
@@ -139,7 +140,7 @@ class Moves:
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
-            resumes_at=-1, string_address=NOWHERE, state=state, python=python, port_at=NOWHERE,
+            resumes_at=-1, string_address=NOWHERE, state=state, python=python, port_at=NOWHERE, begun=NOWHERE,
             table=ctypes.addressof(self._table),
         )  # fmt: skip
 

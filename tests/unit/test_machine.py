@@ -9,7 +9,7 @@ import pytest
 
 from emu.machine import events as ev
 from emu.machine.loop import LONGEST_WAIT
-from emu.x86.bits import Eflags
+from emu.x86.bits import Efer, Eflags
 from emu.x86.segments import TableRegister
 from tests.machine_bench import (
     CODE,
@@ -478,6 +478,37 @@ def test_a_fetch_from_a_hole_is_undefined(mode: str) -> None:
     assert [(e.address, e.access) for e in bench.machine.events if isinstance(e, ev.BusError)] == [
         (HOLE, "fetch from a hole")
     ]
+
+
+@pytest.mark.parametrize("mode", PAGED)
+@pytest.mark.parametrize("executable", [False, True])
+@pytest.mark.parametrize(
+    "text", ["nop\nmovl {page}, %eax\nhlt\n", "movl ${page}, %esi\nmovl $9, %ecx\nrep lodsb\nhlt\n"]
+)
+def test_a_read_from_the_page_behind_the_code_is_no_fetch(mode: str, text: str, *, executable: bool) -> None:
+    page = CODE + 0x1000
+    bench = Bench(mode, text.format(page=page))
+    machine = bench.machine
+    if mode != "2-level" and not executable:
+        machine.engine.efer |= Efer.NXE
+        machine.engine.settle()
+    machine.write_tables([(bench.leaf(page), bytes(4))])
+    outcome = bench.run()
+    lines = [line.address for line in bench.image.lines if line.size]
+    assert isinstance(outcome, ev.Halted)
+    assert bench.faults == [(14, 0, lines[-2])]
+    assert machine.count.instructions == len(lines) - 2 + 1, "those before it, and the handler's"
+    assert bench.reg("cr2") == page
+
+
+@pytest.mark.parametrize("mode", PAGED)
+def test_code_runs_up_to_a_page_that_cannot_be_fetched(mode: str) -> None:
+    page = CODE + 0x1000
+    bench = Bench(mode, "jmp there\n.fill 0xff9, 1, 0x90\nthere: nop\nnop\nnop\nnop\nnop\nhlt\n")
+    bench.machine.write_tables([(bench.leaf(page), bytes(4))])
+    bench.run()
+    assert bench.faults == [(14, 0, page)]
+    assert bench.symbols["there"] == page - (bench.machine.count.instructions - 2)
 
 
 def test_a_host_write_over_executed_code_is_fetched_anew() -> None:
