@@ -34,6 +34,10 @@ _WRITE_HOOK: Final = ctypes.CFUNCTYPE(
 _PROTECTED_HOOK: Final = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
+_IN_HOOK: Final = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+_OUT_HOOK: Final = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
+)
 _EDGE_HOOK: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.POINTER(_binding.uc_tb), ctypes.POINTER(_binding.uc_tb), ctypes.c_void_p
 )
@@ -130,11 +134,12 @@ class Binding(CpuState):
 
     # ---- hooks -------------------------------------------------------------------------------------------------
 
-    def _hook(self, kind: int, callback: object, begin: int = 1, end: int = 0) -> int:
+    def _hook(self, kind: int, callback: object, begin: int = 1, end: int = 0, *more: object) -> int:
         handle = ctypes.c_size_t()
         status = _LIB.uc_hook_add(
-            self._handle, ctypes.byref(handle), kind, callback, None, ctypes.c_uint64(begin), ctypes.c_uint64(end)
-        )
+            self._handle, ctypes.byref(handle), kind, callback, None,
+            ctypes.c_uint64(begin), ctypes.c_uint64(end), *more,
+        )  # fmt: skip
         if status:
             raise EngineError(f"uc_hook_add failed with status {status}")
         return handle.value
@@ -233,8 +238,11 @@ class Binding(CpuState):
         """``read(port, size)`` and ``write(port, size, value)`` serve IN/INS and OUT/OUTS."""
         reader = self._guarded(lambda _uc, port, size, _data: read(port, size), 0)
         writer = self._guarded(lambda _uc, port, size, value, _data: write(port, size, value), None)
-        self._uc.hook_add(unicorn_const.UC_HOOK_INSN, reader, aux1=x86_const.UC_X86_INS_IN)
-        self._uc.hook_add(unicorn_const.UC_HOOK_INSN, writer, aux1=x86_const.UC_X86_INS_OUT)
+        for callback, instruction in (
+            (_IN_HOOK(reader), x86_const.UC_X86_INS_IN),
+            (_OUT_HOOK(writer), x86_const.UC_X86_INS_OUT),
+        ):
+            self._hook(unicorn_const.UC_HOOK_INSN, self._kept(callback), 1, 0, ctypes.c_int(instruction))
 
     # ---- gates -------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,12 @@ def _translations(engine: Engine) -> list[Check]:
     engine.rip = _PAGE + 14
     engine.run(1)
     displaced = engine.displaced_translations().get(_DATA, (0, 0, 0, 0))
-    return [("translations", seen, truth), ("displaced translations", _translation(displaced), truth)]
+    fetched = engine.fetched_from(_PAGE + 14) if seen == truth else None
+    return [
+        ("translations", seen, truth),
+        ("displaced translations", _translation(displaced), truth),
+        ("translations of fetches", fetched, _PAGE + 14),
+    ]
 
 
 def _translation(entry: tuple[int, int, int, int]) -> tuple[int, int, int, bytes]:

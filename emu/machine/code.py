@@ -114,7 +114,9 @@ class CodeMap:
 
         Called from inside the translator's loop, so nothing is changed in the engine here.
         """
-        physical, room = self._cpu.seen(linear), PAGE_SIZE - (linear & PAGE_MASK)
+        physical, room = self._engine.fetched_from(linear), PAGE_SIZE - (linear & PAGE_MASK)
+        if physical is None:
+            physical = self._cpu.seen(linear)
         whole = size + _LONGEST  # a privileged one may be only half translated at CPL 3
         if physical is None or whole > room:
             code = self._cpu.peek(linear, whole) or b""
@@ -156,10 +158,12 @@ class CodeMap:
             self._by_page.setdefault(-1, _Page())
             return -1
         low, pfn = physical & PAGE_MASK, physical >> PAGE_SHIFT
-        if pfn not in self._by_page:
-            self._by_page[pfn] = _Page()
-        self._by_page[pfn].add(low, low + size)
-        self._engine.moves.has_code(pfn)
+        page = self._by_page.get(pfn)
+        if page is None:
+            page = self._by_page[pfn] = _Page()
+        if not page.runs:
+            self._engine.moves.has_code(pfn)
+        page.add(low, low + size)
         self.on_fetch(linear, physical, size)
         return pfn
 

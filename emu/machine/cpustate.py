@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from emu.errors import EngineError
+from emu.units import PAGE_MASK
 from emu.x86.bits import Eflags
 from emu.x86.segments import SegmentCache, TableRegister
 
@@ -39,6 +40,8 @@ _BREAKPOINTS = _DR + 8 * 8
 _SEGMENT: Final = struct.Struct("<IxxxxQII")  # selector, base, limit, flags
 _TABLE_REGISTER: Final = struct.Struct("<8xQI")
 _EFER_SEARCH_END: Final = 0x5800
+_KERNEL_TRANSLATIONS: Final = -0x20  # before the state; STATE_TLBS of asm/host/moves.S, for CPL 0
+_TRANSLATION: Final = ctypes.c_uint64 * 4  # linear page for reads, for writes, for fetches, physical page
 _DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/moves.S, for CPL 0
 
 # hflags: the translator's digest of the processor mode.
@@ -47,6 +50,7 @@ _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_PE = 1 << 4, 1 << 5, 1 << 6, 1 << 7
 _HF_TF: Final = 1 << 8
 _HF_MP_EM_TS_SHIFT: Final = 9
 _HF_LMA, _HF_CS64, _HF_OSFXSR, _HF_SMAP = 1 << 14, 1 << 15, 1 << 22, 1 << 23
+_HF_ELSEWHERE: Final = 3 | _HF_SMAP  # where other translations than those of CPL 0 may be in use
 
 ES, CS, SS, DS, FS, GS = range(6)
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
@@ -102,6 +106,7 @@ class CpuState:
         self._rip = ctypes.c_uint64.from_address(address + _EIP)
         self._eflags = ctypes.c_uint32.from_address(address + _EFLAGS)
         self._hflags = ctypes.c_uint32.from_address(address + _HFLAGS)
+        self._kernel_translations = (ctypes.c_uint64 * 2).from_address(address + _KERNEL_TRANSLATIONS)
         self._cs_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * CS + 20)
         self._ss_flags = ctypes.c_uint32.from_address(address + _SEGS + 24 * SS + 20)
         self._tr_flags = ctypes.c_uint32.from_address(address + _TR + 20)
@@ -338,9 +343,20 @@ class CpuState:
 
         (linear page for reads, for writes, physical page, what gives the host address when added to a linear one)
         """
-        mask, table = struct.unpack("<2Q", process_memory(self._address - 0x20, 16))
+        mask, table = struct.unpack("<2Q", process_memory(self._address + _KERNEL_TRANSLATIONS, 16))
         read, write, _, physical, addend = struct.unpack("<5Q", process_memory(table + (linear >> 6 & mask), 40))
         return read, write, physical, addend
+
+    def fetched_from(self, linear: int) -> int | None:
+        """The physical address behind ``linear`` by the engine's cached translation for fetches at CPL 0, or None.
+
+        Behind a fetch that is where the bytes came from, whatever the tables say by now.  None with SMAP too.
+        """
+        if self._hflags.value & _HF_ELSEWHERE:
+            return None
+        mask, table = self._kernel_translations
+        entry = _TRANSLATION.from_address(table + (linear >> 6 & mask))
+        return entry[3] + (linear & PAGE_MASK) if entry[2] == linear & ~PAGE_MASK else None
 
     def displaced_translations(self) -> dict[int, tuple[int, int, int, int]]:
         """Of the translations at CPL 0 that another pushed out of its place, those still cached: by linear page."""

@@ -124,6 +124,23 @@ def test_the_same_address_in_two_address_spaces_is_two_instructions() -> None:
     assert (bench.reg("rbp"), bench.reg("rsi"), bench.reg("rax")) == (1, 7, 15)
 
 
+@pytest.mark.parametrize("mode", ["2-level", "pae", "4-level"])
+def test_what_is_looked_at_is_what_was_fetched_whatever_the_tables_say_by_now(mode: str) -> None:
+    """The translation of 0x12000 is cached, its entry changed, and nothing invalidated: the old page runs."""
+    size = 4 if mode == "2-level" else 8
+    bench = Bench(
+        mode, "movb 0x12000, %al\nmovl table, %edi\nmovl $0x13007, (%edi)\ncall 0x12000\nhlt\ntable: .long 0\n"
+    )
+    entry = next(step.address for step in bench.machine.cpu.walk(0x12000).steps if step.level == "PTE")
+    assert entry & -0x1000 == bench.machine.cpu.walk(0).steps[-1].address & -0x1000
+    bench.machine.ram.write(bench.symbols["table"], entry.to_bytes(4, "little"))
+    bench.machine.ram.write(0x12000, b"\x0f\x31\xc3")  # rdtsc; ret
+    bench.machine.ram.write(0x13000, b"\x90\x90\xc3")
+    assert isinstance(bench.run(), ev.Halted)
+    assert bench.machine.ram.read_int(entry, size) & ~0xFF == 0x13000
+    assert (bench.reg("rax"), bench.reg("rdx")) == (4, 0)  # the machine's time
+
+
 def test_a_store_that_ends_no_block_is_known_as_one() -> None:
     bench = Bench("4-level", "a: movb $1, 0x5000\nb: pushq %rax\nc: call a\nd: rep stosb\ne: movb 0x5000, %al\n")
     stores = bench.machine.code.stores

@@ -69,7 +69,12 @@ class PortBus:
 
     def next_deadline(self) -> int | None:
         """The absolute tick of the earliest device event, or None when no device has one."""
-        return min((due for device in self._timed if (due := device.next_deadline()) is not None), default=None)
+        first = None
+        for device in self._timed:
+            due = device.next_deadline()
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     def advance(self, now: int) -> None:
         """Do every device event due at or before tick ``now``, in order of time, then of attachment."""
