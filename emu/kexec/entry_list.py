@@ -134,9 +134,14 @@ _ORDER: Final = (
 )
 
 
+_KINDS: Final = tuple(
+    next((kind for flag, kind in _ORDER if bits & flag), StepKind.IGNORED) for bits in range(2 * Ind.SOURCE)
+)
+
+
 def kind_of(entry: int) -> StepKind:
     """The meaning of an entry: the lowest of the four flags that is set counts, an entry with none is ignored."""
-    return next((kind for flag, kind in _ORDER if entry & flag), StepKind.IGNORED)
+    return _KINDS[entry & 0xF]
 
 
 def walk(read_word: Callable[[Phys], int], head: int, word: int, limit: int = STEP_LIMIT) -> Iterator[WalkStep]:

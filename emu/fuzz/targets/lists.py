@@ -28,7 +28,7 @@ from emu.machine.ram import Ram
 from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
 
 _FLAGS = (Ind.DESTINATION, Ind.SOURCE, Ind.SOURCE, Ind.SOURCE, Ind.INDIRECTION, Ind.DONE, 0)
-_MOST_STEPS = 400
+_MOST_STEPS = 160
 _MOST_MOVES = 18
 _SHORT, _SHORT_INSTRUCTIONS = 2000, 800
 """Ticks and instructions for a list that no model can follow: only what it stores to is looked at."""
@@ -66,8 +66,9 @@ class _Model:
             self.pages[page >> PAGE_SHIFT] = content
 
     def word(self, at: int, size: int) -> int:
+        page = self.pages.get(at >> PAGE_SHIFT)
         offset = at & (PAGE_SIZE - 1)
-        return int.from_bytes(self.read(at)[offset : offset + size], "little")
+        return self.ram.read_int(at, size) if page is None else int.from_bytes(page[offset : offset + size], "little")
 
 
 class ListWorld(TripWorld):
