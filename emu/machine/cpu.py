@@ -9,13 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from emu.machine.cpustate import CS
 from emu.machine.engine import Engine
 from emu.machine.ram import Ram
+from emu.machine.space import Space
 from emu.units import PAGE_MASK, PAGE_SIZE
-from emu.x86.bits import PHYS_MASK, Cr0, Cr4
+from emu.x86.bits import PHYS_MASK, Cr0, Cr4, Eflags
 from emu.x86.control import ControlState, cpu_mode
 from emu.x86.delivery import GuestFault
 from emu.x86.exceptions import Vector
@@ -27,9 +27,8 @@ from emu.x86.paging import (
     PagingState,
     Reached,
     Walk,
+    admit,
     mode_of,
-    reach,
-    translate,
     walk,
 )
 from emu.x86.segments import SegmentCache, SystemType, TableRegister
@@ -44,9 +43,8 @@ paging the engine's CR3 points here, at a copy, and the guest's CR3 is kept by :
 _LARGE_MASK = (1 << 21) - 1
 _MOST_PAGES = 2048  # that translations are remembered for: no more than a processor's own, and soon forgotten
 _MOST_MODES = 1024
-_SMAP = int(Cr4.SMAP)
+_MOST_SPACES = 16
 _A, _D = int(Entry.A), int(Entry.D)
-_state_of = lru_cache(maxsize=64)(PagingState)
 _RESERVED_HIGH = ((1 << 52) - 1) & ~PHYS_MASK
 
 READ = Access(implicit=True)
@@ -95,7 +93,9 @@ class Cpu:
         self._leaves: dict[tuple[int, Access], tuple[int, int]] = {}
         self._plain: dict[tuple[int, bool, bool], tuple[int, int]] = {}
         self._modes: dict[tuple[int, ...], str] = {}
-        self._paging: tuple[object, PagingState] = None, PagingState(0, 0, 0, 0)
+        self._spaces: dict[tuple[object, ...], Space] = {}
+        self._space_key: tuple[object, ...] = ()
+        self._space = Space(ram, PagingState(0, 0, 0, 0))
 
     # ---- mode --------------------------------------------------------------------------------------------------
 
@@ -116,21 +116,26 @@ class Cpu:
             return self.engine.rip
         return (self.engine.segment_base(CS) + self.engine.rip) & 0xFFFFFFFF
 
-    def paging(self) -> PagingState:
-        """What a page walk depends on, now."""
+    def space(self) -> Space:
+        """Linear memory as paging shows it now."""
+        key = (*self.engine.paging_key(), self._guest_cr3, self._pdptes)
+        if key != self._space_key:
+            self._space_key, self._space = key, self._spaces.get(key) or self._new_space(key)
+        return self._space
+
+    def _new_space(self, key: tuple[object, ...]) -> Space:
         engine = self.engine
         cr4 = engine.cr(4)
-        now = (
-            engine.cr(0),
-            self.cr3,
-            cr4,
-            engine.efer,
-            bool(cr4 & _SMAP and engine.system_flags >> 18 & 1),
-            self._pdptes,
-        )
-        if self._paging[0] != now:
-            self._paging = now, _state_of(*now)
-        return self._paging[1]
+        alignment_check = bool(cr4 & Cr4.SMAP and engine.system_flags & Eflags.AC)
+        state = PagingState(engine.cr(0), self.cr3, cr4, engine.efer, alignment_check, self._pdptes)
+        if len(self._spaces) >= _MOST_SPACES:
+            self._spaces.clear()
+        space = self._spaces[key] = Space(self.ram, state)
+        return space
+
+    def paging(self) -> PagingState:
+        """What a page walk depends on, now."""
+        return self.space().state
 
     def control(self) -> ControlState:
         """The control state that the rules of :mod:`emu.x86.control` judge by."""
@@ -200,18 +205,22 @@ class Cpu:
 
     def seen(self, linear: int) -> int | None:
         """Where ``linear`` leads whatever the rights, with no trace in the page tables; None where it is not mapped."""
-        return translate(self.ram.read_int, self.paging(), linear)
+        found = self.space().descend(linear)
+        return None if isinstance(found, int) else found.physical + (linear & PAGE_MASK)
 
     def allows(self, linear: int, access: Access) -> bool:
         """Whether paging lets ``access`` through; no trace is left in the page tables."""
-        return not isinstance(reach(self.ram.read_int, self.paging(), linear, access), int)
+        space = self.space()
+        return not isinstance(admit(space.state, access, space.descend(linear)), int)
 
     def translate(self, linear: int, access: Access = READ) -> int:
         """Physical address of ``linear``; sets A (and D) bits; raises GuestFault (#PF, #GP) as the access would."""
-        return self._reach(linear, access).physical
+        return self._reach(linear, access).physical + (linear & PAGE_MASK)
 
     def _reach(self, linear: int, access: Access) -> Reached:
-        found = reach(self.ram.read_int, self.paging(), linear, access)
+        """Where the page of ``linear`` is, with the trace that ``access`` leaves in the page tables."""
+        space = self.space()
+        found = admit(space.state, access, space.descend(linear))
         if not isinstance(found, int):
             entries = found.entries
             if entries and not (found.common & _A and (entries[-1][1] & _D or not access.write)):
@@ -285,17 +294,17 @@ class Cpu:
 
     def _remember(self, linear: int, access: Access) -> int:
         found = self._reach(linear, access)
-        physical = found.physical
+        page = found.physical
         if found.page_size > _LARGE_MASK:
-            self._translations[linear & ~_LARGE_MASK, access] = physical - (linear & _LARGE_MASK)
+            self._translations[linear & ~_LARGE_MASK, access] = page - (linear & _LARGE_MASK & ~PAGE_MASK)
         else:
-            self._small[linear & ~PAGE_MASK, access] = physical & ~PAGE_MASK
+            self._small[linear & ~PAGE_MASK, access] = page
             plain = not self.cr4 & (Cr4.SMAP | Cr4.SMEP) and not access.user
             if plain and (not access.write or found.writable):
                 size = 4 if self.paging().mode is PagingMode.TWO_LEVEL else 8
                 first = found.entries[-1][0] - (linear >> 12 & 0x1FF) * size
                 self._leaves[linear & ~_LARGE_MASK, access] = first, size
-        return physical
+        return page + (linear & PAGE_MASK)
 
     def msrs(self) -> dict[int, int]:
         """The MSRs that no start state sets, by number."""
@@ -329,7 +338,7 @@ class Cpu:
                     bank.view[address - bank.start] |= wanted
 
     def _own(self, linear: int, access: Access) -> int:
-        return self.translate_cached(linear, access) if self.caching else self._reach(linear, access).physical
+        return self.translate_cached(linear, access) if self.caching else self.translate(linear, access)
 
     def read_linear(self, linear: int, size: int) -> bytes:
         """Bytes at a linear address with supervisor rights; raises GuestFault."""

@@ -338,6 +338,11 @@ class CpuState:
         """The translator's digest of the mode, system flags, and the attributes of CS and TR."""
         return self._hflags.value, self._eflags.value, self._cs_flags.value, self._tr_flags.value
 
+    def paging_key(self) -> tuple[int, int, int, int, int]:
+        """What paging depends on: CR0, the engine's CR3, CR4, EFER, and AC of RFLAGS."""
+        crs = self._crs
+        return crs[0], crs[3], crs[4], self._efer.value, self._eflags.value & Eflags.AC
+
     def translation(self, linear: int) -> tuple[int, int, int, int]:
         """The engine's cached translation for ``linear`` at CPL 0, as ``asm/host/moves.S`` finds it.
 

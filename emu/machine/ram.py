@@ -31,7 +31,7 @@ class Bank:
     """One contiguous range of RAM or ROM; ``base`` is a shared view of the contents that restore goes back to.
 
     ``end`` is the first physical address behind it, ``host`` and ``base_host`` are where the two lie in this process,
-    ``quads`` is ``view`` by quadwords.
+    ``words`` is ``view`` by words of 4 and of 8 bytes.
     """
 
     start: int
@@ -43,7 +43,7 @@ class Bank:
     host: int
     base_host: int
     view: memoryview
-    quads: memoryview
+    words: dict[int, memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _make_bank(start: int, end: int, *, rom: bool) -> Bank:
         raise EngineError(f"no memory for a bank of {size:#x} bytes: {error}", where=show_phys(start)) from error
     host, base_host = (ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in (private, base))
     view = memoryview(private)
-    return Bank(start, end, size, rom, private, base, host, base_host, view, view.cast("Q"))
+    return Bank(start, end, size, rom, private, base, host, base_host, view, {4: view.cast("I"), 8: view.cast("Q")})
 
 
 class Ram:
@@ -139,8 +139,9 @@ class Ram:
         if bank is None:
             return (1 << 8 * size) - 1
         offset = address - bank.start
-        if size == 8 and not offset & 7:
-            return bank.quads[offset >> 3]
+        words = bank.words.get(size)
+        if words is not None and not offset % size:
+            return words[offset // size]
         return int.from_bytes(bank.view[offset : offset + size], "little")
 
     def write(self, address: int, data: bytes) -> None:
@@ -258,7 +259,8 @@ class Ram:
     def close(self) -> None:
         """Give the host memory back; the engine must be closed before."""
         for bank in self.banks:
-            bank.quads.release()
+            for words in bank.words.values():
+                words.release()
             bank.view.release()
             bank.base.close()
         self.banks.clear()

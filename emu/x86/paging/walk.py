@@ -205,7 +205,11 @@ def reach(read_entry: ReadEntry, state: PagingState, linear: int, access: Access
 
     Where the access faults, the error code of its page fault, or NOT_CANONICAL.
     """
-    found = descend(read_entry, state, linear)
+    return admit(state, access, descend(read_entry, state, linear))
+
+
+def admit(state: PagingState, access: Access, found: Reached | int) -> Reached | int:
+    """What :func:`reach` answers, of what :func:`descend` found."""
     if isinstance(found, int):
         return found if found == NOT_CANONICAL else _error_code(state, access, found)
     if found.page_size and _denies(state, access, found.common, found.some):
