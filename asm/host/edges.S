@@ -17,6 +17,7 @@
 .set CR0, 48                                    # address of CR0
 .set BLOCKS, 56                                 # blocks run
 .set END, 64                                    # linear address behind the block before
+.set RESTARTED, 72                              # linear address of a block that was dropped before any of it ran, or -1
 .set MODE_BITS, 0x2c093                         # CPL, CS32, PE, LMA, CS64, VM
 .set PAGING, 0x80000000
 .set MULTIPLIER, 0x9e3779b97f4a7c15
@@ -24,6 +25,8 @@
 
 edge:
     incq    BLOCKS(%rcx)
+    cmpq    RESTARTED(%rcx), %rsi
+    je      3f
     movq    PREVIOUS(%rcx), %r8
     cmpq    %r8, %rsi
     jbe     2f
@@ -68,3 +71,10 @@ edge:
     movq    %rsi, 8(%r9)
     movq    %rax, 16(%r9)
 1:  ret
+
+    # it was noted before, as it was then
+3:  movq    $-1, RESTARTED(%rcx)
+    movl    %edx, %r10d
+    addq    %rsi, %r10
+    movq    %r10, END(%rcx)
+    ret

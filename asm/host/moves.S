@@ -65,6 +65,8 @@
 .set PENDING, 312                               # an instruction that was let pass is to be looked at before the next
 .set PORT_AT, 320                               # linear address of the port access that the engine does now
 .set BEGUN, 328                                 # linear address of the last instruction that the engine came to
+.set ASIDE, 336                                 # address of linear pages, 8 bytes each, whose blocks are set aside
+.set ASIDE_COUNT, 344
 
 # bits in the bytes of CAREFUL
 .set FORBIDDEN, 4
@@ -497,6 +499,9 @@ whole:
 dispatch:
     movq    %rcx, %r11
     movq    %rsi, BEGUN(%rcx)
+    cmpq    $0, ASIDE_COUNT(%rcx)
+    jne     aside
+in_force:
     movabsq $MULTIPLIER, %rax
     imulq   %rsi, %rax
     shrq    $HASH_SHIFT, %rax
@@ -562,6 +567,19 @@ unmasks:
 uses_port:
     movq    %rsi, PORT_AT(%r11)
     ret
+
+    # Python decides where the instruction may be of a block that memory has no longer
+aside:
+    movq    %rsi, %rax
+    shrq    $12, %rax
+    movq    ASIDE(%rcx), %r8
+    movq    ASIDE_COUNT(%rcx), %r9
+next_aside:
+    cmpq    -8(%r8,%r9,8), %rax
+    je      python
+    decq    %r9
+    jnz     next_aside
+    jmp     in_force
 
 # guard: who comes here: the engine, before every store, physical address in %rdx, our fields in %r9.  It goes on to Python, with
 # all registers as they came, where the page's byte says that nobody may store there, and where the page has no byte.

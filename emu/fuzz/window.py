@@ -92,11 +92,13 @@ def open_window(scene: Scene, name: str, *, still: bool = False) -> Window:
     """Bring the scene's journey to transition ``name`` and cut its list down; raises FuzzError.
 
     ``still``: few pages are left on the list, and none in which code of the journey's runs: code that never moves is
-    translated once and not in every case.
+    translated once and not in every case.  Otherwise the code of pages that move is kept until they are back.
     """
     if name == SLOT:
         return _at_slot(scene)
-    return _at_suspend(scene, still=still) if name == SUSPEND else _at_return(scene, still=still)
+    window = _at_suspend(scene, still=still) if name == SUSPEND else _at_return(scene, still=still)
+    window.stage.machine.code.keeps = not still
+    return window
 
 
 def _reaches(journey: Journey, linear: int) -> set[int] | None:

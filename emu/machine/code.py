@@ -64,10 +64,15 @@ def _stores(code: bytes, bits: int) -> bool:
 
 @dataclass(slots=True)
 class _Page:
-    """Translated bytes of a page as runs (first offset, behind the last), and known addresses with their offsets."""
+    """Translated bytes of a page as runs (first offset, behind the last), and known addresses with their offsets.
+
+    ``linear`` are the pages through which they were fetched; ``astride``: a block of the page before ends here.
+    """
 
     runs: list[tuple[int, int]] = field(default_factory=list)
     known: dict[int, int] = field(default_factory=dict)
+    linear: set[int] = field(default_factory=set)
+    astride: bool = False
 
     def add(self, first: int, behind: int) -> None:
         kept = []
@@ -84,6 +89,9 @@ class _Page:
         """Nothing that touched these offsets is translated any more; what else a run holds may be."""
         parts = [part for low, high in self.runs for part in ((low, min(high, first)), (max(low, behind), high))]
         self.runs = [(low, high) for low, high in parts if low < high]
+        if not self.runs:
+            self.linear.clear()
+            self.astride = False
 
     def meets(self, first: int, behind: int) -> bool:
         return any(low < behind and first < high for low, high in self.runs)
@@ -94,6 +102,10 @@ class CodeMap:
 
     Intercepts where a run stops (``breaks``) are never dropped, and Python decides there; ``indirect`` holds the linear
     addresses of 64-bit instructions that may be near indirect branches.
+
+    ``keeps``: blocks of a page that the host writes in a run are *set aside*, for those who put memory back before the
+    next: they are in force again once :meth:`take_back` finds what they were translated from, and dropped where one of
+    their linear pages is to be run before that.
     """
 
     def __init__(self, cpu: Cpu, engine: Engine, breaks: Breakpoints) -> None:
@@ -107,6 +119,8 @@ class CodeMap:
         self._breaks = breaks
         self.indirect: set[int] = set()
         self._block: set[int] = set()
+        self.keeps = False
+        self._aside: dict[int, tuple[_Page, bytes]] = {}
         self.on_fetch: Callable[[int, int, int], None] = lambda _linear, _physical, _size: None
 
     def scan(self, linear: int, size: int) -> bool:
@@ -124,7 +138,8 @@ class CodeMap:
             code = self._cpu.ram.read(physical, whole)
         pfn = self._fetched(linear, physical, min(size, room))
         if size > room:
-            self._fetched(linear + room, self._cpu.seen(linear + room), size - room)
+            other = self._fetched(linear + room, self._cpu.seen(linear + room), size - room)
+            self._by_page[other].astride = True
         bits = self._cpu.bits
         self._block.clear()
         for at, insn, indirect in _decoded(code, size, bits):
@@ -164,6 +179,7 @@ class CodeMap:
         if not page.runs:
             self._engine.moves.has_code(pfn)
         page.add(low, low + size)
+        page.linear.add(linear >> PAGE_SHIFT)
         self.on_fetch(linear, physical, size)
         return pfn
 
@@ -219,6 +235,8 @@ class CodeMap:
         for pfn in self._by_page:
             self._engine.moves.has_no_code(pfn)
         self._by_page.clear()
+        self._aside.clear()
+        self._engine.moves.set_aside(())
         self._known.clear()
         self._unsure.clear()
         self._decoded.clear()
@@ -233,14 +251,62 @@ class CodeMap:
         return () if page is None else page.runs
 
     def overwritten(self, physical: int, size: int) -> None:
-        """The host writes this physical range: blocks that were translated from it are dropped."""
+        """The host writes this physical range: blocks that were translated from it are dropped, or set aside."""
         behind = physical + size
         while physical < behind:
             step = min(behind - physical, PAGE_SIZE - (physical & PAGE_MASK))
             page = self._by_page.get(physical >> PAGE_SHIFT)
-            if page is not None:
+            if page is not None and not self._set_aside(physical >> PAGE_SHIFT, page):
                 self._drop(page, physical, physical & PAGE_MASK, step)
             physical += step
+
+    def _set_aside(self, pfn: int, page: _Page) -> bool:
+        """Keep the blocks of a page that is about to change; False where they have to be dropped."""
+        if not (self.keeps and self._engine.running and page.runs) or page.astride or pfn in self._aside:
+            return False
+        if not self._engine.moves.set_aside({*self._pages_aside(), *page.linear}):
+            return False
+        self._aside[pfn] = page, self._cpu.ram.page(pfn)
+        del self._by_page[pfn]
+        self._engine.moves.has_no_code(pfn)
+        return True
+
+    def _pages_aside(self) -> set[int]:
+        """The linear pages of blocks that are set aside."""
+        return {linear for page, _ in self._aside.values() for linear in page.linear}
+
+    def needed(self, linear: int) -> bool:
+        """Before the instruction at ``linear``: whether blocks of its page are set aside.  They are dropped."""
+        found = [pfn for pfn, (page, _) in self._aside.items() if linear >> PAGE_SHIFT in page.linear]
+        for pfn in found:
+            self._end_aside(pfn, valid=False)
+        if found:
+            self._engine.moves.set_aside(self._pages_aside())
+        return bool(found)
+
+    def take_back(self) -> None:
+        """Memory may be what it was: blocks that were set aside are in force again, or dropped."""
+        if not self._aside:
+            return
+        for pfn, (page, content) in list(self._aside.items()):
+            now = self._cpu.ram.page(pfn)
+            self._end_aside(pfn, valid=all(now[low:high] == content[low:high] for low, high in page.runs))
+        self._engine.moves.set_aside(())
+
+    def _end_aside(self, pfn: int, *, valid: bool) -> None:
+        page, _ = self._aside.pop(pfn)
+        since = self._by_page.get(pfn, _Page())
+        if valid:
+            for run in since.runs:
+                page.add(*run)
+            page.known |= since.known
+            page.linear |= since.linear
+            page.astride |= since.astride
+            self._by_page[pfn] = page
+            self._engine.moves.has_code(pfn)
+            return
+        for one in (since, page):
+            self._drop(one, pfn << PAGE_SHIFT, 0, PAGE_SIZE)
 
     def _drop(self, page: _Page, physical: int, low: int, size: int) -> None:
         if not page.meets(low, low + size):
@@ -269,4 +335,4 @@ class CodeMap:
 
     def any_of(self, pfns: Iterable[int]) -> bool:
         """True if code was translated from any of these page frames."""
-        return any(pfn in self._by_page for pfn in pfns)
+        return any(pfn in self._by_page or pfn in self._aside for pfn in pfns)

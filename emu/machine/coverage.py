@@ -53,7 +53,7 @@ class Edge(NamedTuple):
 class _Table(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in ("previous", "count", "limit", "seen", "records", "hflags", "cr0", "blocks", "end")
+        for name in ("previous", "count", "limit", "seen", "records", "hflags", "cr0", "blocks", "end", "restarted")
     ]
     previous: int
     count: int
@@ -64,6 +64,7 @@ class _Table(ctypes.Structure):
     cr0: int
     blocks: int
     end: int
+    restarted: int
 
 
 def _index(edge: Edge) -> int:
@@ -87,6 +88,7 @@ class Coverage:
             ctypes.addressof(self._seen),
             ctypes.addressof(self._records),
             *self._engine.mode_addresses(),
+            restarted=U64,
         )
         self._hook: int | None = None
 
@@ -99,6 +101,7 @@ class Coverage:
         """Note edges from now on."""
         if self._hook is None:
             self._hook = self._engine.hook_blocks(routine("edge", "edges"), ctypes.addressof(self._table))
+            self._engine.on_restart = self._restarted
 
     def stop(self) -> None:
         """Note no more."""
@@ -106,11 +109,16 @@ class Coverage:
             self._engine.unwatch(self._hook)
             self._hook = None
 
+    def _restarted(self, linear: int) -> None:
+        """The block at ``linear`` is dropped before any of it ran: it comes once more."""
+        self._table.restarted = linear
+
     def begin(self) -> None:
         """A case begins: its first block has none before it.  News that were not asked for are forgotten."""
         if self._table.count:
             self.news()
         self._table.previous = self._table.end = 0
+        self._table.restarted = U64
 
     def news(self) -> list[Edge]:
         """The edges since :meth:`begin` that were never kept, in the order in which they came, each once."""

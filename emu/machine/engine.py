@@ -43,6 +43,8 @@ class Engine(Binding):
         self.on_intercept: Callable[[int], bool] = lambda _address: True
         self.on_new_code: Callable[[int, int], bool] = lambda _linear, _size: False
         self.on_own_block: Callable[[int], None] = lambda _linear: None
+        self.on_set_aside: Callable[[int], bool] = lambda _address: False
+        self.on_restart: Callable[[int], None] = lambda _address: None
         self.stores: Callable[[int], bool] = lambda _linear: False
         self._code_callback = self._code_callback_of(self._on_code)
         python = ctypes.cast(self._code_callback, ctypes.c_void_p).value or 0
@@ -130,6 +132,10 @@ class Engine(Binding):
 
     def _on_code(self, _uc: object, address: int, _size: int, _data: object) -> None:
         meter = self.meter
+        if meter.aside_count and self.on_set_aside(address):
+            self.on_restart(address)
+            self._stop(EngineStop(StopKind.INTERCEPT, self.ticks_in_run()))
+            return
         if address in (meter.passing, meter.again):
             return
         if (

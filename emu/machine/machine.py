@@ -106,6 +106,7 @@ class Machine:
         self.engine.hook_ports(self.instructions.port_read, self.instructions.port_write)
         self.engine.on_intercept = self.loop.on_intercept
         self.engine.on_new_code = self.code.scan
+        self.engine.on_set_aside = self.code.needed
         self.engine.on_flushed = self.code.dropped
         self.engine.stores = self.code.stores
         self.engine.on_own_block = self._own_block
@@ -325,6 +326,7 @@ class Machine:
         self.hazards.state = state.hazards
         self.deliveries = state.deliveries
         self.code.forget()
+        self.code.take_back()
 
     def close(self) -> None:
         """Give all memory of the host back.  Only another close may follow."""

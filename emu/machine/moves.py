@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from emu.machine.cpustate import DS, ES, FS
@@ -28,6 +28,7 @@ _NOT_LISTED = bytes(byte & ~_UNTOUCHED for byte in range(256))
 _FEW = 64
 _BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
+_MOST_ASIDE = 16
 _CODE_BITS = {16: 0, 32: 0x10, 64: 0x8010}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 
@@ -50,6 +51,7 @@ class Meter(ctypes.Structure):
         ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64), ("judge", ctypes.c_uint64),
         ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
         ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64), ("begun", ctypes.c_uint64),
+        ("aside", ctypes.c_uint64), ("aside_count", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -89,6 +91,8 @@ class Meter(ctypes.Structure):
     pending: int
     port_at: int
     begun: int
+    aside: int
+    aside_count: int
 
 
 class _Move(ctypes.Structure):
@@ -137,12 +141,21 @@ class Moves:
         self._listed: list[tuple[int, int]] = []
         self._touched = _numbers(ctypes.c_uint64, 0)
         self._records: dict[int, _Move] = {}
+        self._aside = (ctypes.c_uint64 * _MOST_ASIDE)()
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
             resumes_at=-1, string_address=NOWHERE, state=state, python=python, port_at=NOWHERE, begun=NOWHERE,
-            table=ctypes.addressof(self._table),
+            table=ctypes.addressof(self._table), aside=ctypes.addressof(self._aside),
         )  # fmt: skip
+
+    def set_aside(self, pages: Collection[int]) -> bool:
+        """Python decides before each instruction in these linear pages; False where there is no room for so many."""
+        if len(pages) > _MOST_ASIDE:
+            return False
+        self._aside[: len(pages)] = list(pages)
+        self.meter.aside_count = len(pages)
+        return True
 
     def learn(self, address: int, bits: int, insn: Sensitive) -> None:
         """The instruction at linear ``address`` is ``insn``, in ``bits``-bit code, whatever block it runs in."""
