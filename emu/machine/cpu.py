@@ -348,13 +348,16 @@ class Cpu:
 
     def write_linear(self, linear: int, data: bytes) -> None:
         """Store with supervisor rights (an exception frame); both pages are checked before either is written."""
-        first = min(len(data), PAGE_SIZE - (linear & PAGE_MASK))
-        targets = [(self._own(linear, WRITE), data[:first])]
+        first = PAGE_SIZE - (linear & PAGE_MASK)
+        here = self._own(linear, WRITE)
+        behind = self._own(linear + first, WRITE) if first < len(data) else 0
+        self._store(here, data[:first])
         if first < len(data):
-            targets.append((self._own(linear + first, WRITE), data[first:]))
-        for physical, part in targets:
-            self.on_store(physical & PHYS_MASK, part)
-            self.ram.write(physical & PHYS_MASK, part)
+            self._store(behind, data[first:])
+
+    def _store(self, physical: int, data: bytes) -> None:
+        self.on_store(physical & PHYS_MASK, data)
+        self.ram.write(physical & PHYS_MASK, data)
 
     def peek(self, linear: int, size: int) -> bytes | None:
         """Bytes at a linear address with no trace in the page tables, or None where it is not mapped."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,8 @@ _ERROR_CODE, _IS_INT, _NEXT_EIP, _DR, _OLD_EXCEPTION, _SIZE = 0x1508, 0x150C, 0x
 _BREAKPOINTS = _DR + 8 * 8
 _SEGMENT: Final = struct.Struct("<IxxxxQII")  # selector, base, limit, flags
 _TABLE_REGISTER: Final = struct.Struct("<8xQI")
+_segment_cache = lru_cache(maxsize=256)(SegmentCache)  # guests load the same few again and again
+_table_register = lru_cache(maxsize=64)(TableRegister)
 _EFER_SEARCH_END: Final = 0x5800
 _KERNEL_TRANSLATIONS: Final = -0x20  # before the state; STATE_TLBS of asm/host/moves.S, for CPL 0
 _TRANSLATION: Final = ctypes.c_uint64 * 4  # linear page for reads, for writes, for fetches, physical page
@@ -270,7 +273,7 @@ class CpuState:
         self._efer.value = value
 
     def _cache(self, offset: int) -> SegmentCache:
-        return SegmentCache(*_SEGMENT.unpack_from(self._view, offset))
+        return _segment_cache(*_SEGMENT.unpack_from(self._view, offset))
 
     def _set_cache(self, offset: int, cache: SegmentCache) -> None:
         _SEGMENT.pack_into(self._view, offset, cache.selector, cache.base, cache.limit, cache.flags)
@@ -304,7 +307,7 @@ class CpuState:
     @property
     def gdtr(self) -> TableRegister:
         """GDTR: linear base, limit in bytes."""
-        return TableRegister(*_TABLE_REGISTER.unpack_from(self._view, _GDT))
+        return _table_register(*_TABLE_REGISTER.unpack_from(self._view, _GDT))
 
     @gdtr.setter
     def gdtr(self, table: TableRegister) -> None:
@@ -313,7 +316,7 @@ class CpuState:
     @property
     def idtr(self) -> TableRegister:
         """IDTR: linear base, limit in bytes."""
-        return TableRegister(*_TABLE_REGISTER.unpack_from(self._view, _IDT))
+        return _table_register(*_TABLE_REGISTER.unpack_from(self._view, _IDT))
 
     @idtr.setter
     def idtr(self, table: TableRegister) -> None:

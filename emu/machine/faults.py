@@ -7,6 +7,7 @@ processor does, the difference is made good here, before the event reaches the g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from emu.assembler.lengths import lengths, memory_operands
@@ -59,12 +60,18 @@ class _Sight:
         return int.from_bytes(raw, "little") if len(raw) == 8 else None
 
 
+@lru_cache(maxsize=1024)
+def _form(code: bytes) -> tuple[int, int, bytes, int]:
+    """Of the first instruction: its size, where its opcode is, the opcode, and the middle field of a ModRM byte."""
+    size = next(iter(lengths(code, 64)), 0)
+    at = next((index for index, byte in enumerate(code[:size]) if byte not in _PREFIXES), 0)
+    return size, at, code[at : at + 1], code[at + 1] >> 3 & 7 if size > at + 1 else 0
+
+
 def _branch(cpu: Cpu, sight: _Sight, address: int) -> _Branch | None:
     """The near indirect branch at ``address``, if it is one that would have led to where RIP is now."""
     code = sight.peek(address, 15)
-    size = next(iter(lengths(code, 64)), 0)
-    at = next((index for index, byte in enumerate(code[:size]) if byte not in _PREFIXES), 0)
-    opcode, modrm = code[at : at + 1], code[at + 1] >> 3 & 7 if size > at + 1 else 0
+    size, at, opcode, modrm = _form(code)
     if opcode in (b"\xc2", b"\xc3"):
         taken = 8 + (int.from_bytes(code[at + 1 : at + 3], "little") if opcode == b"\xc2" else 0)
         return _Branch(address, -taken) if sight.word(cpu.rsp - taken) == cpu.rip else None

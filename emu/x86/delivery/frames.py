@@ -24,8 +24,6 @@ from emu.x86.segments import (
     TableRegister,
 )
 
-_descriptor = lru_cache(maxsize=256)(Descriptor.decode)
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -83,7 +81,12 @@ def load_descriptor(target: DeliveryTarget, selector: int, vector: Vector, what:
         raise GuestFault(vector, selector & ~RPL_MASK, reason=reason)
     address = table.base + index
     raw = read_named(target, address, 8, f"{name} entry {selector:#x} for {what}")
-    return Loaded(selector, _descriptor(raw), address)
+    return _loaded(selector, raw, address)
+
+
+@lru_cache(maxsize=256)
+def _loaded(selector: int, raw: bytes, address: int) -> Loaded:
+    return Loaded(selector, Descriptor.decode(raw), address)
 
 
 def mark_accessed(target: DeliveryTarget, loaded: Loaded) -> None:
