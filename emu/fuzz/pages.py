@@ -1,13 +1,13 @@
 """The memory that cases dirty: put back after each, compared with what it must be, and nothing else looked at.
 
-A stage learns its pages once.  Stores to any other page of RAM are heard of as they happen (they are rare), and what
-the processor itself writes unheard, Accessed and Dirty bits of tables that nobody should use, is looked for
-once a batch.
+A stage learns its pages once.  Host code lists the pages of RAM that are stored to; only these are looked at, and the
+*quiet* ones, which change unheard: tables, where the processor sets Accessed and Dirty bits.  Tables that nobody should
+use are looked for once a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -66,6 +66,7 @@ class Pages:
     """The learned pages of a machine that stands where every case begins; ``rules`` name them by page frame.
 
     ``expected`` is what a page holds when all went well (by the model), where that is not what it holds now.
+    ``quiet`` are page frames that change unheard.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class Pages:
                 known = Known(pfn, view, base, expected.get(pfn, base), rules[pfn], masks.get(pfn, _FULL))
                 self.known.append(known)
         self._by_pfn = {known.pfn: known for known in self.known}
-        outside = [pfn for pfn in machine.ram.pfns() if pfn not in self._by_pfn]
+        self._moved = {known.pfn for known in self.known if known.expected != known.base}
+        self.quiet: set[int] = set()
         self._moves = machine.engine.moves
-        self._moves.list_stores(intervals(outside))
+        self._moves.list_stores(intervals(machine.ram.pfns()))
         self._watch: int | None = machine.engine.list_stores()
         machine.cpu.on_store = lambda physical, data: self._moves.touch(physical, len(data))
 
@@ -93,24 +95,31 @@ class Pages:
         return bank.view[offset : offset + PAGE_SIZE], bytes(bank.base[offset : offset + PAGE_SIZE])
 
     def unwatch(self) -> None:
-        """Hear of stores to other pages no more (benchmarks)."""
+        """Hear of stores no more (benchmarks)."""
         if self._watch is not None:
             self._machine.engine.unwatch(self._watch)
             self._watch = None
 
-    def touch(self, address: int, size: int) -> None:
-        """The harness is about to write there, as part of a case."""
-        self._moves.touch(address, size)
+    def touched(self) -> list[int] | None:
+        """The page frames that were stored to since :meth:`begin`; None where nobody listens."""
+        return None if self._watch is None else self._moves.touched()
 
-    def put_back_strays(self) -> None:
-        """Give the pages that were stored to without leave their base contents."""
-        if not self._moves.meter.touched_count:
-            return
-        ram, code = self._machine.ram, self._machine.code
-        for pfn in self._moves.touched():
-            code.overwritten(pfn << PAGE_SHIFT, PAGE_SIZE)
-            ram.put_back(pfn)
+    def begin(self) -> None:
+        """All pages are as where cases begin."""
         self._moves.list_again()
+
+    def _known(self, pfns: Iterable[int]) -> list[Known]:
+        """The learned ones among page frames, ascending."""
+        return [self._by_pfn[pfn] for pfn in sorted(pfns) if pfn in self._by_pfn]
+
+    def suspects(self) -> list[Known]:
+        """The learned pages that may not be as before."""
+        return self._known(self.quiet.union(self._moves.touched()))
+
+    def changed(self) -> list[int]:
+        """The page frames that are not as before, strays behind the learned ones."""
+        known = [one.pfn for one in self.suspects() if not same(bytes(one.view), one.base, one.mask)]
+        return known + [address >> PAGE_SHIFT for address in self.strays()]
 
     def base_of(self, pfn: int) -> bytes:
         """What a page frame holds where cases begin."""
@@ -120,7 +129,7 @@ class Pages:
         """Physical addresses of pages that are not as the model has them, all having gone well; strays included."""
         bad = [
             known.pfn << PAGE_SHIFT
-            for known in self.known
+            for known in self._known(self._moved.union(self.quiet, self._moves.touched()))
             if not same(bytes(known.view), known.expected, known.mask)
         ]  # fmt: skip
         return bad + self.strays()
@@ -128,7 +137,7 @@ class Pages:
     def damaged(self, *, moving: bool = False) -> list[int]:
         """Physical addresses of pages that break their rule, strays included; ``moving``: MOVED pages are free."""
         bad = []
-        for known in self.known:
+        for known in self.suspects():
             if known.rule is Rule.FREE or (moving and known.rule is Rule.MOVED):
                 continue
             now = bytes(known.view)
@@ -141,7 +150,7 @@ class Pages:
     def harmed(self) -> list[tuple[int, int]]:
         """Physical ranges (start, behind) that changed and must not: pages, or a byte where not all of one counts."""
         found = [(page, page + PAGE_SIZE) for page in self.strays()]
-        for known in self.known:
+        for known in self.suspects():
             now = bytes(known.view)
             if known.rule is Rule.KEPT and not same(now, known.base, known.mask):
                 start = known.pfn << PAGE_SHIFT
@@ -157,6 +166,8 @@ class Pages:
         """Physical addresses of pages outside the learned ones that were stored to and are not as before."""
         found = []
         for pfn in sorted(self._moves.touched()):
+            if pfn in self._by_pfn:
+                continue
             view, base = self._look(pfn)
             if view is not None and bytes(view) != base:
                 found.append(pfn << PAGE_SHIFT)

@@ -13,6 +13,7 @@ from emu.machine import events as ev
 from emu.machine.coverage import Coverage, Edge
 from emu.machine.cpu import GPR_NAMES
 from emu.machine.machine import Machine
+from emu.machine.owners import Owner
 from emu.machine.reset import ResetPoint
 from emu.units import PAGE_SIZE
 from emu.x86.exceptions import Vector, vector_name
@@ -82,6 +83,8 @@ class Stage:
         machine.code.indirect = _Fixed(branches)
         self._point = ResetPoint(machine)
         self._point.learn([known.pfn for known in pages.known])
+        self._point.quiet.update(machine.owners.pfns(Owner.PAGE_TABLE))
+        pages.quiet = self._point.quiet
         self._coverage = Coverage(machine)
         self._coverage.start()
 
@@ -89,16 +92,16 @@ class Stage:
 
     def reset(self) -> None:
         """Back to where cases begin."""
-        self.pages.put_back_strays()
-        self._point.reset()
+        self._point.reset(self.pages.touched())
+        self.pages.begin()
         self._coverage.begin()
         self.written.clear()
         self.set.clear()
 
     def unheard(self) -> bool:
-        """Whether a page is dirty that was neither learned nor heard of; it is put back, and learned for good."""
-        self.pages.put_back_strays()
-        return bool(self._point.learn())
+        """Whether a page changed and nobody heard of it; it is put back, and from now on with all others."""
+        self.reset()
+        return bool(self._point.missed())
 
     def strip(self) -> None:
         """Take all hooks away, so that the engine runs alone (benchmarks)."""
@@ -108,13 +111,12 @@ class Stage:
 
     def reset_fully(self) -> None:
         """Put back everything, whatever was written where."""
-        self.pages.put_back_strays()
         self._point.reset_fully()
+        self.pages.begin()
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data`` at a physical address as part of a case."""
         self.written.append((address, data))
-        self.pages.touch(address, len(data))
         self.machine.ram.write(address, data)
 
     def set_registers(self, values: Mapping[str, int]) -> None:

@@ -18,8 +18,8 @@ from emu.x86.segments import Segment
 
 LIMIT = 30_000
 """Ticks that a case may take; a whole short movement takes two thirds of it."""
-WILD_INSTRUCTIONS = 1500
-"""Instructions of a case whose entry no contract covers: a whole movement, and as many again."""
+WILD_INSTRUCTIONS = 1000
+"""Instructions of a case whose entry no contract covers: a whole short movement has 711."""
 _BACK_BY_CALL = 1
 _ARGUMENTS_64 = frozenset({"rdi", "rsi", "rdx", "rcx", "rsp"})
 _NAMES_32 = GPR_NAMES[:8]

@@ -251,6 +251,7 @@ class Machine:
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         self.code.overwritten(address, len(data))
+        self.engine.moves.touch(address, len(data))
         self.watches.host_stored(address, data)
 
     def watch(self, begin: int, end: int, touched: Touched, *, reads: bool = False) -> int:

@@ -1,8 +1,9 @@
 """A point of a machine's life to come back to in microseconds, for those who run thousands of short cases from it.
 
-The pages that the cases write are *learned*: they alone are copied back, by one ``memmove`` a run of pages.  What
-else a case dirtied is found by asking the operating system, which costs as much as a case: do that once in a batch
-(:meth:`ResetPoint.learn`).  A case of the batch may then have seen what another left in such a page: whoever wants
+The pages that the cases write are *learned*: they alone are copied back, by one ``memmove`` a run of pages, or of
+them only those that somebody heard of (:meth:`emu.machine.moves.Moves.touched`).  What else a case dirtied is found by
+asking the operating system, which costs as much as a case: do that once in a batch (:meth:`ResetPoint.learn`,
+:meth:`ResetPoint.missed`).  A case of the batch may then have seen what another left in such a page: whoever wants
 exact results runs the batch again, which now knows the page, or each case from :meth:`ResetPoint.reset_fully`.
 """
 
@@ -41,6 +42,7 @@ class ResetPoint:
     """The machine as it stands when this is made.  Memory's base is set here: older snapshots are void.
 
     What a guest can do is undone by :meth:`reset`.  Breakpoints, watches, policy and listeners stay as they are.
+    ``quiet`` are page frames that change and nobody hears of it, as page tables do: they are always put back.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -49,6 +51,8 @@ class ResetPoint:
         self.state = machine.snapshot()
         self._learned: set[int] = set()
         self._runs: list[_Run] = []
+        self._pages: dict[int, list[_Run]] = {}
+        self.quiet: set[int] = set()
         self._resets = 0
 
     @property
@@ -56,20 +60,37 @@ class ResetPoint:
         """The page frames that :meth:`reset` puts back."""
         return frozenset(self._learned)
 
-    def reset(self) -> None:
-        """Put back learned pages, processor, devices and time: exact while no other page is dirty."""
+    def reset(self, touched: Iterable[int] | None = None) -> None:
+        """Put back learned pages, processor, devices and time: exact while no other page is dirty.
+
+        ``touched``: of all pages, learned or not, only these page frames and the quiet ones may have changed.
+        """
         machine = self._machine
         self._resets += 1
         if self._resets % FLUSH_EVERY == 0:
             machine.engine.flush_code()
-        for run in self._runs:
+        if touched is None:
+            self._put_back(self._runs)
+        else:
+            for pfn in self.quiet.union(touched):
+                self._put_back(self._page(pfn))
+        machine.restore(self.state, changed=())
+
+    def _page(self, pfn: int) -> list[_Run]:
+        """One page frame as a run; empty where nothing is."""
+        if pfn not in self._pages:
+            self._pages[pfn] = list(self._placed([(pfn, pfn + 1)]))
+        return self._pages[pfn]
+
+    def _put_back(self, runs: Iterable[_Run]) -> None:
+        code = self._machine.code
+        for run in runs:
             if not _memcmp(run.memory, run.base, run.size):
                 continue
             for pfn in range(run.pfn, run.pfn + (run.size >> PAGE_SHIFT)):
-                if translated := machine.code.runs(pfn):
+                if translated := code.runs(pfn):
                     self._forget_code(run, pfn, translated)
             _memmove(run.memory, run.base, run.size)
-        machine.restore(self.state, changed=())
 
     def _forget_code(self, run: _Run, pfn: int, translated: Sequence[tuple[int, int]]) -> None:
         """Blocks translated from bytes that differ now are void; all others are right, and stay.
@@ -103,8 +124,20 @@ class ResetPoint:
             machine.ram.put_back(pfn)
         return strays
 
+    def missed(self) -> list[int]:
+        """Behind a :meth:`reset` of what was heard of: the page frames that differ all the same.
+
+        They are put back, learned, and quiet from now on.  An empty answer: every reset since the last call was exact.
+        """
+        changed = self.changed()
+        for pfn in changed:
+            self._put_back(self._page(pfn))
+        found = self.learn() + changed
+        self.quiet.update(found)
+        return found
+
     def _differs(self, pfn: int) -> bool:
-        return any(_memcmp(run.memory, run.base, run.size) for run in self._placed([(pfn, pfn + 1)]))
+        return any(_memcmp(run.memory, run.base, run.size) for run in self._page(pfn))
 
     def changed(self) -> list[int]:
         """The learned page frames that differ from the point now, ascending."""

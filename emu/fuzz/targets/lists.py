@@ -176,7 +176,7 @@ class ListWorld(TripWorld):
 
     def _judge(self, trip: Trip, model: _Model, ended: Ended, row: str) -> Result:
         arrived = ended.arrived == trip.window.loaded.start
-        outside = [pfn for pfn in self._touched(trip) if pfn not in model.named and pfn not in self._own]
+        outside = [pfn for pfn in trip.stage.pages.changed() if pfn not in model.named and pfn not in self._own]
         outside = [pfn for pfn in outside if not self._mine(trip, pfn)]
         if outside and row not in (OWN_GROUND, ENDLESS):
             detail = trip.stage.pages.first_difference(outside[0] << PAGE_SHIFT)
@@ -193,13 +193,6 @@ class ListWorld(TripWorld):
             return trip.result(Verdict.MODEL, ended, row, f"memory of {owner}", detail)
         return trip.result(Verdict.COMPLETED, ended, row)
 
-    @staticmethod
-    def _touched(trip: Trip) -> list[int]:
-        """Page frames that are not as before the case."""
-        pages = trip.stage.pages
-        changed = [one.pfn for one in pages.known if not same(bytes(one.view), one.base, one.mask)]
-        return changed + [address >> PAGE_SHIFT for address in pages.strays()]
-
     def _mine(self, trip: Trip, pfn: int) -> bool:
         """Whether the case itself wrote there."""
         return any(address >> PAGE_SHIFT == pfn for address, _ in trip.stage.written)
@@ -207,9 +200,9 @@ class ListWorld(TripWorld):
     def _differ(self, trip: Trip, model: _Model) -> list[int]:
         """Page frames that the stub left otherwise than the model."""
         pages, ram = trip.stage.pages, trip.stage.machine.ram
-        masks = {one.pfn: one.mask for one in pages.known}
-        wanted = {one.pfn: one.base for one in pages.known}
-        wanted |= {pfn: pages.base_of(pfn) for pfn in model.pages if pfn not in wanted}
+        suspects = pages.suspects()
+        masks = {one.pfn: one.mask for one in suspects}
+        wanted = {one.pfn: one.base for one in suspects}
         for address, data in trip.stage.written:
             pfn, offset = address >> PAGE_SHIFT, address & (PAGE_SIZE - 1)
             base = wanted.get(pfn, pages.base_of(pfn))
