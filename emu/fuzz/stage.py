@@ -26,6 +26,7 @@ _PREFIXES = bytes((0x66, 0xF2, 0xF3, 0x3E, *range(0x40, 0x50)))
 _STRINGS = tuple(bytes((opcode,)) for opcode in (*range(0xA4, 0xA8), *range(0xAA, 0xB0)))
 _REPEATS = frozenset({0xF2, 0xF3})
 _MOST_HANDLERS = 64
+_NOTHING: frozenset[Cover] = frozenset()
 _MOST_PLACES = 4096
 MOST_INSTRUCTIONS = 3000
 """Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
@@ -78,6 +79,7 @@ class Stage:
         for address in arrivals:
             machine.break_at(address)
         machine.events.clear()
+        machine.tells_all = False
         # Which branch led out of the canonical space is guessed among those that were ever translated: among these here
         # always, so that a case does not depend on what wild code ran before it.
         machine.code.indirect = _Fixed(branches)
@@ -207,6 +209,8 @@ class Stage:
     def news(self) -> frozenset[Cover]:
         """The edges of the last case that end in known code: (transition, from>to, mode)."""
         edges = self._coverage.news()
+        if not edges:
+            return _NOTHING
         return frozenset((self.name, _cover(edge, self._code), edge.mode) for edge in edges if edge.block in self._code)
 
 

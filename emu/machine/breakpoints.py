@@ -29,8 +29,9 @@ class Breakpoints:
 
     def at(self, linear: int) -> bool:
         """True where a run stops before the instruction at ``linear``."""
-        inside = any(first <= linear <= last for first, last, _ in self._ranges)
-        return inside or linear in self.addresses
+        if linear in self.addresses:
+            return True
+        return bool(self._ranges) and any(first <= linear <= last for first, last, _ in self._ranges)
 
     def break_at(self, linear: int) -> None:
         """Stop before the instruction at ``linear``."""

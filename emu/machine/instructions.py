@@ -310,7 +310,8 @@ class Instructions:
         machine = self._machine
         passed = machine.passing.accessing()
         value = machine.board.bus.read(port, size)
-        machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=False))
+        if machine.tells_all:
+            machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=False))
         if passed is not None:
             machine.passing.accessed()
         return value
@@ -320,7 +321,8 @@ class Instructions:
         machine = self._machine
         passed = machine.passing.accessing()
         value &= (1 << 8 * size) - 1
-        machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=True))
+        if machine.tells_all:
+            machine.emit(ev.PortAccess(*self._at_port(passed), port, size, value, write=True))
         machine.board.bus.write(port, size, value)
         if passed is not None:
             machine.passing.accessed()

@@ -198,13 +198,15 @@ class Loop:
 
     def on_intercept(self, address: int) -> bool:
         """Inside the engine, before the intercepted instruction at linear ``address``: true stops the run there."""
-        if self._meter.untold:
+        meter = self._meter
+        if meter.untold:
             self._hear(retired=True)
-        self._passing.settle(retired=True)
+        if meter.pending:
+            self._passing.settle(retired=True)
         done = self._engine.ticks_in_run()
-        if done >= self._meter.run_budget:
+        if done >= meter.run_budget:
             return True
-        tick = self._meter.run_start + done + self._meter.uncharged
+        tick = meter.run_start + done + meter.uncharged
         self._stop_insn = None
         if self._breaks.looks:
             self.sync_time()

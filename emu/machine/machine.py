@@ -54,6 +54,7 @@ class Machine:
     """One x86 machine.  Addresses are physical unless a name says linear.
 
     ``strict`` also enforces the owner policy and reports hazards; both speeds give the same guest-visible results.
+    ``tells_all``: control writes that the engine does, and ports, are events too, and not only what goes wrong.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Machine:
         self.watches = Watches(self)
         self._device = ""
         self.nmi_pending = False
+        self.tells_all = True
         self.deliveries = 0
         self.passing = Passing(self)
         self.loop = Loop(self)

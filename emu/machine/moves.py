@@ -307,7 +307,10 @@ class Moves:
 
     def void(self) -> None:
         """What was written down and not asked for does not matter any more."""
-        count, self.meter.journal_count = self.meter.journal_count, 0
+        count = self.meter.journal_count
+        if not count:
+            return
+        self.meter.journal_count = 0
         if count > _FEW:
             ctypes.memset(self._frames, 0, ctypes.sizeof(self._frames))
             return

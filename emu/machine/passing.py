@@ -113,7 +113,7 @@ class Passing:
         here = self._behind(insn, address)
         self.told = here[1]
         machine.hazards.serialised_at(here[0], here[1], address)
-        if old != write.new:
+        if old != write.new and machine.tells_all:
             machine.emit(ev.ControlWrite(*here, f"cr{number}", old, write.new))
             if write.mode != write.mode_before:
                 machine.emit(ev.ModeChange(*here, write.mode_before, write.mode))
@@ -180,7 +180,7 @@ class Passing:
             old, new = engine.msr(number), behind
         here = self._behind(insn, address)
         machine.hazards.serialised_at(here[0], here[1], address)
-        if old != new:
+        if old != new and machine.tells_all:
             machine.emit(ev.ControlWrite(*here, Msr(number).name.lower(), old, new))
         return True
 
@@ -251,7 +251,7 @@ class Passing:
         if retired is False:
             return
         machine.hazards.serialised_at(pending.position, pending.tick, pending.address)
-        if new != pending.base:
+        if new != pending.base and machine.tells_all:
             event = ev.ControlWrite(pending.position, pending.tick, pending.pc, pending.register, pending.base, new)
             machine.emit(event)
 

@@ -72,15 +72,15 @@ class ResetPoint:
         if touched is None:
             self._put_back(self._runs)
         else:
-            for pfn in self.quiet.union(touched):
-                self._put_back(self._page(pfn))
+            self._put_back([run for pfn in self.quiet.union(touched) for run in self._page(pfn)])
         machine.restore(self.state, changed=())
 
     def _page(self, pfn: int) -> list[_Run]:
         """One page frame as a run; empty where nothing is."""
-        if pfn not in self._pages:
-            self._pages[pfn] = list(self._placed([(pfn, pfn + 1)]))
-        return self._pages[pfn]
+        runs = self._pages.get(pfn)
+        if runs is None:
+            runs = self._pages[pfn] = list(self._placed([(pfn, pfn + 1)]))
+        return runs
 
     def _put_back(self, runs: Iterable[_Run]) -> None:
         code = self._machine.code
