@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -176,9 +175,13 @@ def push_long(target: DeliveryTarget, rsp: int, values: Iterable[int]) -> int:
     bottom = rsp - 8 * len(words)
     if bottom > 0 and bottom >> PAGE_SHIFT == rsp - 1 >> PAGE_SHIFT:
         frame = struct.pack(f"<{len(words)}Q", *reversed(words))
-        with suppress(GuestFault):  # which is raised again below, by the push that meets it
+        try:
             target.write_linear(bottom, frame)
-            return bottom
+        except GuestFault as fault:  # the first push meets it, at its own address
+            cr2 = None if fault.cr2 is None else rsp - 8
+            first = GuestFault(fault.vector, fault.error_code, cr2, fault.reason)
+            raise first.named(f"exception frame at {rsp - 8:#x} cannot be written") from None
+        return bottom
     for value in words:
         rsp = (rsp - 8) & U64
         write_named(target, rsp, value.to_bytes(8, "little"), "exception frame")
