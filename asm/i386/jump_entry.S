@@ -31,6 +31,7 @@ enter:                                          # %edx start
     xorl    %eax, %eax
     movl    %eax, %dr7                          # no breakpoint of the last kernel's stops us
     movl    $(entry_page + PAGE_SIZE), %esp
+    lidt    no_table                            # an NMI must not find the last kernel's, which is about to move
     pushl   je_flags
     pushl   je_has_pae
     pushl   %edx                                # start
@@ -38,6 +39,9 @@ enter:                                          # %edx start
     pushl   je_head
     call    *je_relocate                        # never returns: it leaves to start
 
+no_table:                                       # limit, base
+    .word   0
+    .long   0
     .balign 8, 0xcc
 
 # Filled by the loader.

@@ -189,10 +189,12 @@ come_back:                                      # %ebp what A's call returns, %e
 load_own_page:
     movl    $relocate_new_kernel, %edi          # this page; made true on the way out, wherever we are linked
 
-    # Nothing that the peer left may matter from here on: not its stack, not DF, TF, NT or AC.
+    # Nothing that the peer left may matter from here on: not its stack, not DF, TF, NT or AC, not its IDT, which is about
+    # to move (an NMI would run what lies there by then).
     leal    PAGE_SIZE(%edi), %esp
     pushl   $0
     popfl
+    lidt    no_table - relocate_new_kernel(%edi)
 
     pushl   %ebp
     pushl   %edi
@@ -316,6 +318,10 @@ to_destination:
 
 list_done:
     ret
+
+no_table:                                       # limit, base
+    .word   0
+    .long   0
 
 
 # ---- Saved context -------------------------------------------------------------------------------------------------

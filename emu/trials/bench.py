@@ -171,11 +171,12 @@ class Bench:
             self.machine.engine.set_gpr(_INDEX[name], value & self.mask)
 
     def junk(self) -> None:
-        """What a kernel that owes nothing to anybody leaves: every register, flags, a breakpoint."""
+        """What a kernel that owes nothing to anybody leaves: every register, flags, a breakpoint, an IDT."""
         for name in (*GENERAL[self.arch.bits], "rsp"):
             self.set(**{name: JUNK})
         engine = self.machine.engine
         engine.rflags = 0x44402  # AC NT DF
+        engine.idtr = TableRegister(JUNK & self.mask, 0x7FF)
         engine.set_cr(4, engine.cr(4) | Cr4.PGE | Cr4.OSFXSR)
         engine.settle()
 

@@ -39,6 +39,8 @@ BREAKS = (
     Break("slot x86_64", "    popq    %rbp                                #", "    leaq 1(%rbp), %rbp #"),
     Break("caches x86_64", "    wbinvd ", "    nop # ", "WBINVD with flags 0x2"),
     Break("entries x86_64", "    movq    %rax, %dr7", "    nop #", stub="jump_entry"),
+    Break("entries i386", "    lidt    no_table  ", "    nop #", "IDTR: ", "jump_entry"),
+    Break("spoiled i386", "    lidt    no_table -", "    nop #", "IDTR: "),
     Break("purgatory plain i386", "    xorl    %ebx, %ebx\n", "", "rbx: ", stub="purgatory"),
     Break("breakpoint x86_64", "    popq    %rdi\n    popq    %rsi\n", "    popq    %rsi\n    popq    %rdi\n", "rdi: "),
     Break("exceptions x86_64", "    jz      transmitter_busy\n", "", "while the transmitter was busy"),
