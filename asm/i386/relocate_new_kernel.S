@@ -30,8 +30,8 @@
 #                swap page + 4096 - 8     return address, in this page
 #              General registers are leftovers.
 #   return     to A's call, with A's CR0, CR3, CR4, EFER, GDTR, %esp, callee-saved registers and flags, and in %eax:
-#              the peer's next entry, RETURN_IMAGE_SAVED or RETURN_RESUMED.  Clobbered: %ecx, %edx, and whatever the
-#              peer changed besides (segments, IDTR, TR, LDTR ...).
+#              the peer's next entry, RETURN_IMAGE_SAVED or RETURN_RESUMED.  Clobbered: %ecx, %edx, IDTR (its limit is
+#              0), and whatever the peer changed besides (segments, TR, LDTR ...).
 # To the next kernel: A's segments and GDTR as they were, CR0 without PG, AM, WP, TS and EM, CR4 = 0 if has_pae.
 
 .include "kexec.inc"

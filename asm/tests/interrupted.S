@@ -9,13 +9,14 @@
 .include "stubs.inc"
 
 # A leaves with an IDT in memory that the next kernel sees at the same address: an NMI may come at any time.
-# Where it is fatal: on i386, while the stack is at the control page's physical address and paging on A's tables, and
-# on the stub's own tables, which map no IDT; on x86-64, once A is back on its own tables, as the IDT is still the
+# Where it is fatal: on i386, while the stack is at the control page's physical address and paging on A's tables, on the
+# stub's own tables, which map no IDT, and on the way back, where the stub drops the peer's, which may be about to move;
+# on x86-64, once A is back on its own tables, as the IDT is still the
 # stub's.
 .if BITS == 64
 claim an_nmi_is_survived_until_the_stub_has_its_idt_then_reported, "nmi_count", , "nmi 16"
 .else
-claim an_nmi_is_survived_wherever_stack_and_idt_can_be_reached, "nmi_count", , "nmi 43"
+claim an_nmi_is_survived_wherever_stack_and_idt_can_be_reached, "nmi_count", , "nmi 122"
 .endif
     call    catch_faults
     movl    $nmi_handler, %eax
