@@ -86,6 +86,7 @@ def open_world(plan: Plan) -> World:
 
 
 _OPENED: dict[str, World] = {}
+_AT_HAND: list[tuple[Plan, World]] = []  # the last that was asked for: a plan that is the same object names the same
 
 
 def _key_of(plan: Plan) -> str:
@@ -95,10 +96,14 @@ def _key_of(plan: Plan) -> str:
 
 def world_of(plan: Plan) -> World:
     """The world of ``plan`` in this process, opened once; worlds of other plans are closed."""
+    if _AT_HAND and _AT_HAND[0][0] is plan:
+        return _AT_HAND[0][1]
     key = _key_of(plan)
     if key not in _OPENED:
         close_worlds()
         _OPENED[key] = open_world(plan)
+        gc.freeze()  # all that stays: the collector need not look at it again and again
+    _AT_HAND[:] = [(plan, _OPENED[key])]
     return _OPENED[key]
 
 
@@ -107,6 +112,7 @@ def close_worlds() -> None:
     for world in _OPENED.values():
         world.close()
     _OPENED.clear()
+    _AT_HAND.clear()
 
 
 def make_case(batch: Batch, index: int, world: World) -> Case:
