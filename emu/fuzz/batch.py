@@ -10,8 +10,7 @@ import gc
 import random
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
@@ -25,10 +24,10 @@ from emu.fuzz.targets.table import find_target
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene_data import scene_from
 
-_CHUNK = 64
+_CHUNK = 128
 """Cases after which memory that nobody listens to is looked at."""
 _COLLECT = (100_000, 50, 100)
-"""Thresholds of Python's collector of cycles while cases run."""
+"""Thresholds of Python's collector of cycles where cases run, which leave values behind and hardly a cycle."""
 _FRESH = 0.3
 """Share of cases that are drawn from nothing once there is a corpus."""
 
@@ -85,6 +84,12 @@ def open_world(plan: Plan) -> World:
     return find_target(plan.target).open(scene_from(plan.scene, strict=False))
 
 
+def collect_seldom() -> None:
+    """Let Python's collector of cycles leave alone what is there now, and look at the rest less often."""
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+
+
 _OPENED: dict[str, World] = {}
 _AT_HAND: list[tuple[Plan, World]] = []  # the last that was asked for: a plan that is the same object names the same
 
@@ -102,7 +107,7 @@ def world_of(plan: Plan) -> World:
     if key not in _OPENED:
         close_worlds()
         _OPENED[key] = open_world(plan)
-        gc.freeze()  # all that stays: the collector need not look at it again and again
+        collect_seldom()
     _AT_HAND[:] = [(plan, _OPENED[key])]
     return _OPENED[key]
 
@@ -149,17 +154,6 @@ def _tool_failed(error: Exception) -> Result:
     return Result(Verdict.TOOL, "any", type(error).__name__, place, detail=str(error))
 
 
-@contextmanager
-def seldom_collected() -> Iterator[None]:
-    """Cases leave values behind and hardly a cycle: cycles are looked for less often than Python would."""
-    before = gc.get_threshold()
-    gc.set_threshold(*_COLLECT)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
 def run_batch(batch: Batch) -> BatchResult:
     """Run every case of ``batch``."""
     began = process_time()
@@ -167,9 +161,8 @@ def run_batch(batch: Batch) -> BatchResult:
     world = world_of(batch.plan)
     world.begin_batch(batch.covered)
     behind = batch.first + batch.count
-    with seldom_collected():
-        for first in range(batch.first, behind, _CHUNK):
-            _chunk(batch, range(first, min(first + _CHUNK, behind)), out)
+    for first in range(batch.first, behind, _CHUNK):
+        _chunk(batch, range(first, min(first + _CHUNK, behind)), out)
     out.seconds = process_time() - began
     return out
 
