@@ -501,16 +501,6 @@ def test_a_read_from_the_page_behind_the_code_is_no_fetch(mode: str, text: str, 
     assert bench.reg("cr2") == page
 
 
-@pytest.mark.parametrize("mode", PAGED)
-def test_code_runs_up_to_a_page_that_cannot_be_fetched(mode: str) -> None:
-    page = CODE + 0x1000
-    bench = Bench(mode, "jmp there\n.fill 0xff9, 1, 0x90\nthere: nop\nnop\nnop\nnop\nnop\nhlt\n")
-    bench.machine.write_tables([(bench.leaf(page), bytes(4))])
-    bench.run()
-    assert bench.faults == [(14, 0, page)]
-    assert bench.symbols["there"] == page - (bench.machine.count.instructions - 2)
-
-
 def test_a_host_write_over_executed_code_is_fetched_anew() -> None:
     bench = Bench("4-level", "movl $1, %eax\nhlt\n")
     bench.run()
