@@ -21,6 +21,8 @@
 .set READS_CONTROL, 1                           # at CPL 0, where the machine is not strict
 .set UNMASKS, 2                                 # while no interrupt waits
 .set USES_PORT, 3                               # at CPL 0; the callback of the port is told where it is
+.set LOADS_TABLE, 4                             # where nobody wants to hear of it
+.set READS_MSR, 5                               # EFER, at CPL 0
 
 # what is shared with Python
 .set COUNTER, 0                                 # address of the engine's counter
@@ -67,6 +69,7 @@
 .set BEGUN, 328                                 # linear address of the last instruction that the engine came to
 .set ASIDE, 336                                 # address of linear pages, 8 bytes each, whose blocks are set aside
 .set ASIDE_COUNT, 344
+.set SILENT, 352                                # nobody wants to hear of what the engine does by itself
 
 # bits in the bytes of CAREFUL
 .set FORBIDDEN, 4
@@ -94,6 +97,7 @@
 .set ENTRY_ADDEND, 32
 .set MAY_HOLD_CODE, 0x400                       # a flag in an address for stores; what does hold code is in CAREFUL
 
+.set EFER, 0xc0000080
 .set CODE_BITS, 0x8010
 .set CPL, 3
 .set SMAP, 0x800000
@@ -557,8 +561,20 @@ intercepted:
     jnz     python
     cmpq    $USES_PORT, MOVE_KIND(%rcx)
     je      uses_port
+    cmpq    $LOADS_TABLE, MOVE_KIND(%rcx)
+    je      loads_table
     cmpq    $0, STRICT(%r11)
     jne     python
+    cmpq    $READS_CONTROL, MOVE_KIND(%rcx)
+    je      nothing
+    movabsq $EFER, %rax                         # the other MSRs are Python's
+    movl    STATE_RCX(%r10), %edx
+    cmpq    %rdx, %rax
+    jne     python
+    ret
+loads_table:
+    cmpq    $0, SILENT(%r11)
+    je      python
     ret
 unmasks:
     cmpq    $0, CALM(%r11)

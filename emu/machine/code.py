@@ -317,10 +317,12 @@ class CodeMap:
         if not page.runs:
             self._engine.moves.has_no_code(pfn)
         for address, offset in list(page.known.items()):
-            if low - _LONGEST < offset < low + size:
+            known = self._known.get(address, (0, -1, None))
+            length = known[2].size if known[2] is not None and known[1] == pfn else _LONGEST
+            if low - length < offset < low + size:
                 del page.known[address]
                 self._engine.moves.forget(address)
-                if address not in self._unsure and self._known.get(address, (0, -1))[1] == pfn:
+                if address not in self._unsure and known[1] == pfn:
                     del self._known[address]
         self._decoded.clear()
 

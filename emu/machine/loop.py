@@ -156,7 +156,7 @@ class Loop:
         budget = min(budget, self._meter.tick_budget)
         self._meter.run_start, self._meter.run_budget, self._meter.uncharged = self._count.ticks, budget, 0
         self._passing.told = 0
-        self._meter.port_at = NOWHERE
+        self._meter.port_at, self._meter.silent = NOWHERE, self._machine.silent
         self._meter.calm = not self._machine.nmi_pending and self._board.pic.pending_vector() is None
         self.runs_until = self._count.ticks + self._meter.tick_budget
         self._meter.enabled = not (

@@ -119,6 +119,11 @@ class Machine:
     def _hear_of_rom(self) -> None:
         self.engine.on_rom_write(self._rom_write)
 
+    @property
+    def silent(self) -> bool:
+        """Nobody wants to hear of control instructions that the engine does by itself."""
+        return not (self.strict or self.tells_all)
+
     # ---- events ------------------------------------------------------------------------------------------------
 
     @property

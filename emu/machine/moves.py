@@ -2,7 +2,8 @@
 
 The engine calls that code before each iteration of a repeated MOVS.  It does in one copy what fits into a page, keeps
 the same accounts as :mod:`emu.machine.loop` does, and asks Python for everything else.  Some other intercepts it lets
-pass without a word, where Python would: reads of control registers, POPF and STI while no interrupt waits, ports.
+pass without a word, where Python would: reads of control registers and EFER, POPF and STI while no interrupt waits,
+ports; on a machine that tells nothing of them, LGDT and LIDT.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from emu.x86.sensitive import STRING_IO, Kind, Sensitive
 NOWHERE = (1 << 64) - 1
 """No linear address."""
 MOVS = (0xA4, 0xA5)
-_MOVE, _READS_CONTROL, _UNMASKS, _USES_PORT = 0, 1, 2, 3
+_MOVE, _READS_CONTROL, _UNMASKS, _USES_PORT, _LOADS_TABLE, _READS_MSR = 0, 1, 2, 3, 4, 5
 _READ_AS_KEPT = frozenset({0, 2, 4})
 _LEAST_RECORDS = 1 << 16
 _READ_ONLY, _CODE, _FORBIDDEN, _UNTOUCHED = 1, 2, 4, 8
@@ -51,7 +52,7 @@ class Meter(ctypes.Structure):
         ("copied", ctypes.c_uint64), ("frames", ctypes.c_uint64), ("judge", ctypes.c_uint64),
         ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
         ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64), ("begun", ctypes.c_uint64),
-        ("aside", ctypes.c_uint64), ("aside_count", ctypes.c_uint64),
+        ("aside", ctypes.c_uint64), ("aside_count", ctypes.c_uint64), ("silent", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -93,6 +94,7 @@ class Meter(ctypes.Structure):
     begun: int
     aside: int
     aside_count: int
+    silent: int
 
 
 class _Move(ctypes.Structure):
@@ -121,6 +123,10 @@ def _kind(insn: Sensitive, bits: int) -> int | None:
             return _UNMASKS
         case Kind.IN | Kind.OUT if insn.opcode not in STRING_IO:
             return _USES_PORT
+        case Kind.LGDT | Kind.LIDT:
+            return _LOADS_TABLE
+        case Kind.RDMSR:
+            return _READS_MSR
     return None
 
 

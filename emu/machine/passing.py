@@ -110,10 +110,12 @@ class Passing:
         old = engine.cr(number)
         machine.cpu.forget_translations()
         machine.code.forget()
+        if machine.silent:
+            return True
         here = self._behind(insn, address)
         self.told = here[1]
         machine.hazards.serialised_at(here[0], here[1], address)
-        if old != write.new and machine.tells_all:
+        if old != write.new:
             machine.emit(ev.ControlWrite(*here, f"cr{number}", old, write.new))
             if write.mode != write.mode_before:
                 machine.emit(ev.ModeChange(*here, write.mode_before, write.mode))
@@ -180,7 +182,7 @@ class Passing:
             old, new = engine.msr(number), behind
         here = self._behind(insn, address)
         machine.hazards.serialised_at(here[0], here[1], address)
-        if old != new and machine.tells_all:
+        if old != new:
             machine.emit(ev.ControlWrite(*here, Msr(number).name.lower(), old, new))
         return True
 
@@ -251,7 +253,7 @@ class Passing:
         if retired is False:
             return
         machine.hazards.serialised_at(pending.position, pending.tick, pending.address)
-        if new != pending.base and machine.tells_all:
+        if new != pending.base:
             event = ev.ControlWrite(pending.position, pending.tick, pending.pc, pending.register, pending.base, new)
             machine.emit(event)
 
