@@ -7,7 +7,7 @@ import pytest
 from emu.machine import events as ev
 from emu.machine.ram import ROM_RANGES
 from emu.x86.bits import Cr0
-from tests.machine_bench import CODE, DATA, RAM_END, Bench, guest_state
+from tests.machine_bench import CODE, DATA, GDT, RAM_END, Bench, guest_state
 
 MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
 TARGET_PAGES = [(DATA >> 12) + page for page in (4, 5, 6)]
@@ -178,3 +178,45 @@ def test_the_time_that_is_left_bounds_a_move() -> None:
         assert bench.machine.count.ticks == before + ticks
     assert bench.machine.here()[0].k == 5 + 100 + 33 + 1 - 3
     assert bench.reg("rcx") == 0x800 - (5 + 100 + 33 + 1 - 3)
+
+
+QUIET = f"""
+    mov %cr0, %{{a}}
+    mov %{{a}}, %cr0
+    mov %cr4, %{{a}}
+    mov %{{a}}, %cr4
+    movl $0xc0000080, %ecx
+    rdmsr
+    movl %eax, %ebx
+    lgdt table
+    lidt empty
+    pushf
+    popf
+    movb $0x11, %al
+    outb %al, $0xed
+    inb $0xed, %al
+    hlt
+table: .word 0x5f
+    .long {GDT}, 0
+empty: .word 0
+    .long 0, 0
+"""
+
+
+@pytest.mark.parametrize("mode", ["2-level", "4-level"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_passes_without_python_leaves_what_it_leaves_with_it(mode: str, *, strict: bool) -> None:
+    states, callbacks = [], []
+    for tells_all in (True, False):
+        bench = Bench(mode, QUIET.format(a="rax" if mode == "4-level" else "eax"), strict=strict)
+        bench.machine.tells_all = tells_all
+        asked: list[int] = []
+        ask = bench.machine.engine.on_intercept
+        bench.machine.engine.on_intercept = lambda linear, seen=asked, ask=ask: seen.append(linear) or ask(linear)  # type: ignore[misc]
+        assert bench.run() == ev.Halted(bench.symbols["table"])
+        states.append((guest_state(bench.machine), bench.machine.count.state, bench.reg("gdtr.base")))
+        callbacks.append(len(asked))
+        assert bool(bench.of(ev.ControlWrite)) is (tells_all or strict), "LIDT changes a base"
+        assert bool(bench.of(ev.PortAccess)) is tells_all
+    assert states[0] == states[1]
+    assert callbacks == ([8, 8] if strict else [6, 3])
