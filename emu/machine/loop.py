@@ -90,7 +90,7 @@ class Loop:
             if left <= 0:
                 return ev.StepLimit(now)
             one = self._service() or (self._engine.resuming and not self._engine.by_blocks)
-            if until_delivery and self._machine.deliveries != delivered:
+            if until_delivery and self._machine.deliveries != delivered and self._ended() is None:
                 return ev.HandlerEntered(self._cpu.pc)
             if self._ended() is None:
                 self._dispatch(self._engine_run(1 if one else left, tick_budget=1 if one else self._tick_budget(limit)))
@@ -285,6 +285,8 @@ class Loop:
                 return True
             self._machine.nmi_pending, self._cpu.nmi_blocked = False, True
             self._faults.interrupt(Vector.NMI, EventKind.NMI)
+            if self._ended() is not None:
+                return False
         if self._board.pic.pending_vector() is None or not self._engine.system_flags & Eflags.IF:
             return False
         if self._engine.interrupt_shadow:
