@@ -54,7 +54,7 @@ class Machine:
     """One x86 machine.  Addresses are physical unless a name says linear.
 
     ``strict`` also enforces the owner policy and reports hazards; both speeds give the same guest-visible results.
-    ``tells_all``: control writes that the engine does, and ports, are events too, and not only what goes wrong.
+    ``tells_all``: control writes that the engine does, ports and holes are events too, and not only exceptions.
     """
 
     def __init__(
@@ -148,11 +148,13 @@ class Machine:
         self.emit(ev.BusError(*self.here(), address, size, access))
 
     def _hole_read(self, address: int, size: int) -> int:
-        self._bus_error(address, size, "read of a hole")
+        if not self.silent:
+            self._bus_error(address, size, "read of a hole")
         return (1 << 8 * size) - 1
 
     def _hole_write(self, address: int, size: int, _value: int) -> None:
-        self._bus_error(address, size, "store into a hole")
+        if not self.silent:
+            self._bus_error(address, size, "store into a hole")
 
     def _rom_write(self, address: int, size: int, _value: int) -> None:
         """The engine is about to store into ROM all the same: the run ends behind the store, and it is undone."""
