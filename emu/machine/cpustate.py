@@ -43,9 +43,9 @@ _TABLE_REGISTER: Final = struct.Struct("<8xQI")
 _segment_cache = lru_cache(maxsize=256)(SegmentCache)  # guests load the same few again and again
 _table_register = lru_cache(maxsize=64)(TableRegister)
 _EFER_SEARCH_END: Final = 0x5800
-_KERNEL_TRANSLATIONS: Final = -0x20  # before the state; STATE_TLBS of asm/host/moves.S, for CPL 0
+_KERNEL_TRANSLATIONS: Final = -0x20  # before the state; STATE_TLBS of asm/host/meter.inc, for CPL 0
 _TRANSLATION: Final = ctypes.c_uint64 * 4  # linear page for reads, for writes, for fetches, physical page
-_DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/moves.S, for CPL 0
+_DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/meter.inc, for CPL 0
 
 # hflags: the translator's digest of the processor mode.
 _HF_INHIBIT_IRQ: Final = 1 << 3
@@ -347,7 +347,7 @@ class CpuState:
         return crs[0], crs[3], crs[4], self._efer.value, self._eflags.value & Eflags.AC
 
     def translation(self, linear: int) -> tuple[int, int, int, int]:
-        """The engine's cached translation for ``linear`` at CPL 0, as ``asm/host/moves.S`` finds it.
+        """The engine's cached translation for ``linear`` at CPL 0, as ``asm/host/moves.inc`` finds it.
 
         (linear page for reads, for writes, physical page, what gives the host address when added to a linear one)
         """

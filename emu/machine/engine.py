@@ -50,7 +50,7 @@ class Engine(Binding):
         python = ctypes.cast(self._code_callback, ctypes.c_void_p).value or 0
         self.moves = Moves(self._address, self._base_addresses, self._counter_address, python)
         self.meter = self.moves.meter
-        self._dispatch: int | None = self._hook_all_code(routine("dispatch", "moves"), ctypes.addressof(self.meter))
+        self._dispatch: int | None = self._hook_all_code(routine("dispatch", "hooks"), ctypes.addressof(self.meter))
         self._edge_callback = self._new_block_callback_of(self._on_edge)
         self._edges = self._hook_new_blocks(self._edge_callback)
         self._hooks: set[int] = set()  # that somebody above asked for
@@ -238,13 +238,13 @@ class Engine(Binding):
     def guard_writes(self) -> int:
         """Ask before each store into page frames that are forbidden to host code too, or that no bank holds.
 
-        Host code looks at every store (``guard`` in ``asm/host/moves.S``), so that many ranges cost what one does.
+        Host code looks at every store (``guard`` in ``asm/host/stores.inc``), so that many ranges cost what one does.
         """
-        return self._asked_for(self._hook_stores(routine("guard", "moves"), ctypes.addressof(self.meter)))
+        return self._asked_for(self._hook_stores(routine("guard", "hooks"), ctypes.addressof(self.meter)))
 
     def list_stores(self) -> int:
         """Have host code list the pages of stores (:meth:`emu.machine.moves.Moves.list_stores`); no callback."""
-        return self._asked_for(self._hook_stores(routine("touch", "moves"), ctypes.addressof(self.meter)))
+        return self._asked_for(self._hook_stores(routine("touch", "hooks"), ctypes.addressof(self.meter)))
 
     def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
         """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
@@ -306,7 +306,7 @@ class Engine(Binding):
             self._unhook_quietly(self._block_hook)
             self._block_hook = None
             self._edges = self._hook_new_blocks(self._edge_callback)
-            self._dispatch = self._hook_all_code(routine("dispatch", "moves"), ctypes.addressof(self.meter))
+            self._dispatch = self._hook_all_code(routine("dispatch", "hooks"), ctypes.addressof(self.meter))
         self.blocks.spare_checks(on=on)
         self.blocks.begin(0)
         self.flush_code()

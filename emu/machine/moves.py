@@ -1,4 +1,4 @@
-"""What Python shares with the host code that moves pages (``asm/host/moves.S``): where a run stands, what to leave.
+"""What Python shares with the host code that moves pages (``asm/host/hooks.S``): where a run stands, what to leave.
 
 The engine calls that code before each iteration of a repeated MOVS.  It does in one copy what fits into a page, keeps
 the same accounts as :mod:`emu.machine.loop` does, and asks Python for everything else.  Some other intercepts it lets
@@ -35,7 +35,7 @@ _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 
 
 class Meter(ctypes.Structure):
-    """The fields that ``moves.S`` names, in its order.  Addresses are of this process, counts as the loop has them."""
+    """The fields of ``meter.inc``, in its order.  Addresses are of this process, counts as the loop has them."""
 
     _fields_ = [
         ("counter", ctypes.c_uint64), ("skipped", ctypes.c_int64), ("passing", ctypes.c_uint64),
@@ -98,7 +98,7 @@ class Meter(ctypes.Structure):
 
 
 class _Move(ctypes.Structure):
-    """One instruction, in the order of ``moves.S``."""
+    """One instruction, in the order of ``meter.inc``."""
 
     _fields_ = [
         (name, ctypes.c_uint64)

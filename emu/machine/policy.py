@@ -1,6 +1,6 @@
 """Who may write whose pages now.  A store that breaks the policy is an event with its writer, caught as it happens.
 
-Host code looks at each store and asks only about those into forbidden page frames (``guard`` in ``asm/host/moves.S``).
+Host code looks at each store and asks about those into forbidden page frames (``guard`` in ``asm/host/stores.inc``).
 """
 
 from __future__ import annotations
