@@ -24,7 +24,7 @@ from emu.fuzz.targets.table import find_target
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene_data import scene_from
 
-_CHUNK = 128
+_CHUNK = 256
 """Cases after which memory that nobody listens to is looked at."""
 _COLLECT = (100_000, 50, 100)
 """Thresholds of Python's collector of cycles where cases run, which leave values behind and hardly a cycle."""

@@ -87,6 +87,7 @@ class Stage:
         self._point.learn([known.pfn for known in pages.known])
         self._point.quiet.update(machine.owners.pfns(Owner.PAGE_TABLE))
         pages.quiet = self._point.quiet
+        self._covered: frozenset[Cover] = _NOTHING
         self._coverage = Coverage(machine)
         self._coverage.start()
 
@@ -203,8 +204,12 @@ class Stage:
 
     def begin_batch(self, covered: frozenset[Cover]) -> None:
         """What ``covered`` has is no news any more."""
-        self._coverage.forget()
-        self._coverage.keep(_edge(kind, mode) for part, kind, mode in covered if part == self.name and _SEP in kind)
+        if not self._covered <= covered:
+            self._coverage.forget()
+            self._covered = _NOTHING
+        added = covered - self._covered
+        self._coverage.keep(_edge(kind, mode) for part, kind, mode in added if part == self.name and _SEP in kind)
+        self._covered = covered
 
     def news(self) -> frozenset[Cover]:
         """The edges of the last case that end in known code: (transition, from>to, mode)."""
