@@ -17,7 +17,7 @@ from emu.fuzz.target import Cover
 from emu.fuzz.verdict import Result, Verdict
 
 _FIRST_ROUND = 64
-_LAST_ROUND = 4096
+_LAST_ROUND = 16_384
 _BATCHES = 16
 _LEAST_BATCH = 16
 _MOST_CORPUS = 2000
