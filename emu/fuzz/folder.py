@@ -88,12 +88,16 @@ class Folder:
         else:
             self._begin(head)
 
-    def _begin(self, head: Path) -> None:
+    def _make(self) -> None:
+        """The folders in it, of which a process that was killed may have left one out."""
         try:
             for name in ("corpus", "findings", "pending"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FuzzError(f"cannot be made: {error.strerror}", where=str(self.path)) from error
+
+    def _begin(self, head: Path) -> None:
+        self._make()
         write_whole(head, json.dumps({"kjump": _VERSION, **self.plan.to_json()}, indent=1) + "\n")
         self.log(f"began: {self.plan.target}, seed {self.plan.seed}")
 
@@ -104,6 +108,7 @@ class Folder:
             raise FuzzError(f"cannot be read: {error}", where=str(head)) from error
         if document != {"kjump": _VERSION, **self.plan.to_json()}:
             raise FuzzError("is a campaign of another target, scene or seed", where=str(self.path))
+        self._make()
         self.log("resumed")
 
     def log(self, text: str) -> None:

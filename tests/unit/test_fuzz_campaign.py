@@ -141,6 +141,13 @@ def test_kill_9_in_the_middle_leaves_a_campaign_that_goes_on(tmp_path: Path) -> 
     assert essence(Folder(folder, PLAN, resume=True).load()) == essence(Campaigns.until(stopped.cases, cases))
 
 
+def test_a_campaign_that_was_killed_while_it_tidied_up_goes_on(tmp_path: Path, whole: Totals) -> None:
+    """Killed between the end of one round and the folder for the next one's batches."""
+    run(folder=Folder(tmp_path / "c", PLAN, resume=False), cases=round_size(0))
+    (tmp_path / "c" / "pending").rmdir()
+    assert essence(run(folder=Folder(tmp_path / "c", PLAN, resume=True))) == essence(whole)
+
+
 class Campaigns:
     """The same campaign, never killed."""
 
