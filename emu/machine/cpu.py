@@ -336,6 +336,7 @@ class Cpu:
                 bank = self.ram.bank_at(address)
                 if bank is not None:
                     bank.view[address - bank.start] |= wanted
+                    self.engine.moves.touch(address, 1)
 
     def _own(self, linear: int, access: Access) -> int:
         return self.translate_cached(linear, access) if self.caching else self.translate(linear, access)
