@@ -29,7 +29,7 @@ def _decoder(bits: int) -> Cs:
     return Cs(CS_ARCH_X86, _MODES[bits])
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def lengths(code: bytes, bits: int) -> tuple[int, ...]:
     """Sizes in bytes of the consecutive instructions of ``code``; an undecodable byte ends the list."""
     return tuple(size for _, size, _, _ in _decoder(bits).disasm_lite(code, 0))

@@ -18,7 +18,7 @@ from emu.x86.segments import Segment
 
 LIMIT = 30_000
 """Ticks that a case may take; a whole short movement takes two thirds of it."""
-WILD_INSTRUCTIONS = 1000
+WILD_INSTRUCTIONS = 750
 """Instructions of a case whose entry no contract covers: a whole short movement has 711."""
 _BACK_BY_CALL = 1
 _ARGUMENTS_64 = frozenset({"rdi", "rsi", "rdx", "rcx", "rsp"})

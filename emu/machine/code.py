@@ -35,7 +35,7 @@ def _is_call(code: bytes) -> bool:
     return opcode[:1] in (b"\xe8", b"\x9a")
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=1024)
 def _decoded(code: bytes, size: int, bits: int) -> tuple[tuple[int, Sensitive | None, bool], ...]:
     """The instructions that begin in the first ``size`` bytes of ``code``.
 
@@ -54,7 +54,7 @@ def _decoded(code: bytes, size: int, bits: int) -> tuple[tuple[int, Sensitive | 
     return tuple(found)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=1024)
 def _stores(code: bytes, bits: int) -> bool:
     """Whether the first instruction of ``code`` stores to memory and does not end a block."""
     if recognise(code, bits) is not None or _is_call(code):

@@ -20,7 +20,7 @@ from emu.units import PAGE_SHIFT, PAGE_SIZE
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
-FLUSH_EVERY = 20_000
+FLUSH_EVERY = 5_000
 """Resets between two flushes of translated code: wild cases fill the engine's buffer, which would never shrink."""
 
 _memcmp = ctypes.CDLL(None).memcmp
