@@ -60,7 +60,7 @@ def test_an_unknown_driver_is_an_error(drive: Drive) -> None:
 
 def test_a_stack_that_changes_in_two_steps_is_noticed_by_an_nmi(drive: Drive) -> None:
     body = (
-        'claim survives, "", , "nmi 60"\n call catch_faults\n movl $nmi, %eax\n movl $idt, %edi\n movw %ax, 16(%edi)\n'
+        'claim survives, "", , "nmi 90"\n call catch_faults\n movl $nmi, %eax\n movl $idt, %edi\n movw %ax, 16(%edi)\n'
         + JUMP.format("")
         + "nmi: iretl\n"
     )
