@@ -103,6 +103,12 @@ class Coverage:
             self._hook = self._engine.hook_blocks(routine("edge", "edges"), ctypes.addressof(self._table))
             self._engine.on_restart = self._restarted
 
+    def renew(self) -> None:
+        """Begin again with the engine, which remembers all code that it noted blocks of (every few thousand cases)."""
+        if self._hook is not None:
+            edge, table = routine("edge", "edges"), ctypes.addressof(self._table)
+            self._hook = self._engine.hook_blocks_anew(self._hook, edge, table)
+
     def stop(self) -> None:
         """Note no more."""
         if self._hook is not None:

@@ -259,6 +259,18 @@ class Engine(Binding):
         """Before each block call host code at ``routine``: (engine, linear address, size in bytes, ``argument``)."""
         return self._asked_for(self._hook_blocks(routine, argument))
 
+    def hook_blocks_anew(self, handle: int, code: int, argument: int) -> int:
+        """End :meth:`hook_blocks` and begin again, and so for each instruction; the answer is the new handle.
+
+        The engine keeps a list for each hook of all code that it ever was in, which in runs of wild code has no end.
+        """
+        if self._dispatch is not None:
+            self._unhook_quietly(self._dispatch, handle)
+            self._dispatch = self._hook_all_code(routine("dispatch", "hooks"), ctypes.addressof(self.meter))
+            self._hooks.discard(handle)
+            handle = self._asked_for(self._hook_blocks(code, argument))
+        return handle
+
     def on_rom_write(
         self, callback: Callable[[int, int, int], None], roms: Iterable[tuple[int, int]] | None = None
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.machine import coverage as module
+from emu.machine import events as ev
 from emu.machine.coverage import Coverage, Edge
 from emu.machine.events import StepLimit
 from emu.machine.reset import ResetPoint
@@ -109,3 +110,15 @@ def test_more_news_than_there_is_room_for_are_cut(monkeypatch: pytest.MonkeyPatc
     course = Course()
     assert len(course.run(1)) == 2
     assert len(course.run(0)) == 2
+
+
+def test_hooks_that_begin_anew_note_and_stop_as_before() -> None:
+    course = Course(text="movl $3, %ecx\nagain: outb %al, $0xed\nloop again\nhlt\n")
+    machine, found = course.bench.machine, []
+    for _ in range(3):
+        course.coverage.renew()
+        edges = course.run(1)
+        found.append((edges, machine.count.state, len(course.bench.of(ev.PortAccess)), machine.cpu.registers()))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) > 2
+    assert found[0][2] == 3
