@@ -165,8 +165,8 @@ caches_coherent:
 
 call_peer:
     popq    %rdx                                # start
-    movq    kexec_pa_swap_page(%rip), %rsp
-    addq    $PAGE_SIZE, %rsp
+    movq    kexec_pa_swap_page(%rip), %rax
+    leaq    PAGE_SIZE(%rax), %rsp               # at once: an NMI must find a stack
     pushq   %rdx                                # the slot "entry next time", in case the peer only rets
     call    *%rdx
 

@@ -28,8 +28,6 @@ _REPEATS = frozenset({0xF2, 0xF3})
 _MOST_HANDLERS = 64
 _NOTHING: frozenset[Cover] = frozenset()
 _MOST_PLACES = 4096
-_RENEW_EVERY = 5000
-"""Cases after which the engine's lists of the code that each hook was in begin anew."""
 MOST_INSTRUCTIONS = 3000
 """Instructions of a case, each repeated one counted once; a whole short movement has a few hundred."""
 
@@ -89,18 +87,15 @@ class Stage:
         self._point.learn([known.pfn for known in pages.known])
         self._point.quiet.update(machine.owners.pfns(Owner.PAGE_TABLE))
         pages.quiet = self._point.quiet
-        self._resets = 0
         self._covered: frozenset[Cover] = _NOTHING
         self._coverage = Coverage(machine)
         self._coverage.start()
+        self._point.on_flush = self._coverage.renew
 
     # ---- one case --------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Back to where cases begin."""
-        self._resets += 1
-        if self._resets % _RENEW_EVERY == 0:
-            self._coverage.renew()
         self._point.reset(self.pages.touched())
         self.pages.begin()
         self._coverage.begin()

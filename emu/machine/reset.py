@@ -10,7 +10,7 @@ exact results runs the batch again, which now knows the page, or each case from 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class ResetPoint:
 
     What a guest can do is undone by :meth:`reset`.  Breakpoints, watches, policy and listeners stay as they are.
     ``quiet`` are page frames that change and nobody hears of it, as page tables do: they are always put back.
+    ``on_flush`` is called when translated code has been dropped, every few thousand resets.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -53,6 +54,7 @@ class ResetPoint:
         self._runs: list[_Run] = []
         self._pages: dict[int, list[_Run]] = {}
         self.quiet: set[int] = set()
+        self.on_flush: Callable[[], None] = lambda: None
         self._resets = 0
 
     @property
@@ -69,6 +71,7 @@ class ResetPoint:
         self._resets += 1
         if self._resets % FLUSH_EVERY == 0:
             machine.engine.flush_code()
+            self.on_flush()
         if touched is None:
             self._put_back(self._runs)
         else:

@@ -142,12 +142,15 @@ def test_translated_code_is_dropped_now_and_then(monkeypatch: pytest.MonkeyPatch
     bench = busy("4-level")
     point = ResetPoint(bench.machine)
     covered = []
+    told: list[bool] = []
+    point.on_flush = lambda: told.append(bench.machine.code.covers(bench.image.org, 1))
     for _ in range(4):
         bench.run()
         point.learn()
         point.reset()
         covered.append(bench.machine.code.covers(bench.image.org, 1))
     assert covered == [True, False, True, False]
+    assert told == [False, False]
 
 
 def test_breakpoints_stay() -> None:
