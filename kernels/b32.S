@@ -371,6 +371,8 @@ check_page:
 	mov	$what_entry, %esi
 	cmpl	$0, JUMP_PAGE_AFTER_IMAGE_SAVE+4(%edi)
 	jne	bad_jump_page
+	cmpl	$0, JUMP_PAGE_ENTRY_PAGE+4(%edi)
+	jne	bad_jump_page
 	mov	%eax, %ecx
 	and	$-PAGE_SIZE, %ecx
 	cmp	JUMP_PAGE_ENTRY_PAGE(%edi), %ecx	# it is inside the entry code page ...
