@@ -10,10 +10,10 @@ CASES  ?= 200
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check kernels linux clean
+.PHONY: help run test lint format bench mutants oracle fuzz-smoke fuzz-check fuzz-sweep kernels linux clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.ready ## jump from kernel A to kernel B and back on four kinds of x86
 	@$(BIN)/kjump run --arch all $(ARGS)
@@ -47,6 +47,9 @@ fuzz-smoke: $(VENV)/.ready ## a few hundred fuzzed cases of each target, the sam
 
 fuzz-check: $(VENV)/.ready ## fuzz the fuzzer: ten planted bugs, each found within a minute and made small
 	@$(BIN)/kjump fuzz --check $(ARGS)
+
+fuzz-sweep: $(VENV)/.ready ## a campaign of every target on every machine, transfer and hand-off (half an hour)
+	@$(BIN)/kjump fuzz --sweep --arch all --cases 10000 --jobs $$(nproc) $(ARGS)
 
 kernels: $(VENV)/.ready-dev ## fetch Debian's kernels (apt, as root) and run their own relocate_kernel
 	@KJUMP_KERNELS=1 $(BIN)/python -m pytest -m kernels $(ARGS)

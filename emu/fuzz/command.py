@@ -21,12 +21,14 @@ from emu.fuzz.live import View
 from emu.fuzz.minimize import MOST_RUNS, minimize
 from emu.fuzz.plants import PLANTS, SECONDS, hunt
 from emu.fuzz.runner import Campaign, Limits
+from emu.fuzz.sweep import Leg, legs, show_sweep
 from emu.fuzz.targets.table import TARGETS, find_target
 from emu.fuzz.verdict import Verdict
-from emu.journey.scene import Scene
+from emu.journey.scene import HANDOFFS, TRANSFERS, Scene
 from emu.journey.scene_data import scene_json
 
 _CASES = 2000
+_TARGET = "entry"
 SMALL_RAM, SMALL_TARGET, SMALL_AREA = "24M", "2M@16M", "2M"
 """The machine of a campaign where nobody says otherwise: what is fuzzed is the same, and it boots in a second."""
 
@@ -39,9 +41,7 @@ def add_fuzz_commands(
 ) -> None:
     """Add the commands; ``scene_options`` and ``scenes`` are those of every command with a scene."""
     parser = commands.add_parser("fuzz", help="look for inputs with which a jump goes silently wrong")
-    parser.add_argument(
-        "what", metavar="TARGET", nargs="?", default="entry", help=f"of {', '.join(TARGETS)} (default: entry)"
-    )
+    parser.add_argument("what", metavar="TARGET", nargs="?", help=f"of {', '.join(TARGETS)} (default: {_TARGET})")
     scene_options(parser)
     parser.add_argument("--list", action="store_true", help="the targets, what each promises, what is known by design")
     parser.add_argument("--cases", type=int, metavar="N", help=f"stop after N cases in all (default: {_CASES:,})")
@@ -56,6 +56,11 @@ def add_fuzz_commands(
         "--merge", metavar="DIR", action="append", default=[], help="begin with this campaign's corpus too"
     )
     parser.add_argument("--check", action="store_true", help="fuzz the fuzzer: plant ten bugs, and find each")
+    parser.add_argument(
+        "--sweep",
+        action="store_true",
+        help="a campaign of every target, transfer and hand-off that is not named, --jobs of them at a time",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else")
     parser.set_defaults(action=lambda args: fuzz_main(args, scenes))
 
@@ -112,6 +117,37 @@ def _check(args: argparse.Namespace) -> None:
         raise FuzzError("wants a campaign to go on with", where="--resume", hint="name its folder with --out")
 
 
+def _small(args: argparse.Namespace, **changes: str | None) -> argparse.Namespace:
+    """The options of a campaign's scene: a fast and small one, unless somebody says otherwise."""
+    small = argparse.Namespace(**{**vars(args), **changes, "fast": True})
+    if small.ram is None and small.target is None:
+        small.ram = SMALL_RAM
+        small.target = SMALL_AREA if small.transfer == "reserved" else SMALL_TARGET
+    return small
+
+
+def _sweep(args: argparse.Namespace, scenes: Callable[[argparse.Namespace], list[Scene]]) -> int:
+    """A campaign in each scene; 1 where one of them has findings."""
+    for name in ("time", "scheduler", "merge"):
+        if getattr(args, name):
+            raise FuzzError("is for a single campaign", where=f"--{name}", hint="leave --sweep away")
+    for name, known in (("transfer", TRANSFERS), ("handoff", HANDOFFS)):
+        if getattr(args, name) not in (None, *known):
+            raise FuzzError(f"{getattr(args, name)} is not one of {', '.join(known)}", where=f"--{name}")
+    targets = [find_target(args.what)] if args.what else list(TARGETS.values())
+    out = Path(args.out) if args.out else None
+    campaigns = legs(
+        targets,
+        lambda transfer, handoff: scenes(_small(args, transfer=transfer, handoff=handoff)),
+        args.transfer,
+        args.handoff,
+        lambda plan: Leg(plan, args.cases or _CASES, out, args.resume),
+    )
+    if not campaigns:
+        raise FuzzError("no target goes with this transfer and hand-off", where="--sweep")
+    return show_sweep(campaigns, executor_for(args.jobs, ""), as_json=args.json)
+
+
 def fuzz_main(args: argparse.Namespace, scenes: Callable[[argparse.Namespace], list[Scene]]) -> int:
     """Run a campaign as ``args`` say; the answer is the exit status."""
     if args.list:
@@ -119,15 +155,13 @@ def fuzz_main(args: argparse.Namespace, scenes: Callable[[argparse.Namespace], l
     if args.check:
         return _hunts(args.seed)
     _check(args)
-    args.fast = True
-    if args.ram is None and args.target is None:
-        args.ram = SMALL_RAM
-        args.target = SMALL_AREA if args.transfer == "reserved" else SMALL_TARGET
-    chosen = scenes(args)
+    if args.sweep:
+        return _sweep(args, scenes)
+    chosen = scenes(_small(args))
     if len(chosen) > 1:
-        raise FuzzError("a campaign is of one architecture", where="--arch", hint="name it")
+        raise FuzzError("a campaign is of one architecture", where="--arch", hint="name it, or use --sweep")
     scene = chosen[0]
-    plan = Plan(find_target(args.what).name, scene_json(scene), scene.seed)
+    plan = Plan(find_target(args.what or _TARGET).name, scene_json(scene), scene.seed)
     folder = Folder(Path(args.out), plan, resume=args.resume) if args.out else None
     limits = Limits(args.cases if args.cases or args.time else _CASES, args.time)
     console = Console(stderr=args.json, highlight=False)

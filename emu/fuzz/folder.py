@@ -72,6 +72,12 @@ def batch_from(data: dict[str, Any]) -> BatchResult:
     )
 
 
+def finding_path(folder: Path, found: Found) -> Path:
+    """Where a finding's case lies in a campaign's ``folder``."""
+    digest = hashlib.sha256(found.key.encode()).hexdigest()[:12]
+    return folder / "findings" / f"{found.result.verdict}-{digest}.json"
+
+
 class Folder:
     """One campaign's folder; raises FuzzError for what is none."""
 
@@ -186,8 +192,7 @@ class Folder:
 
     def finding_path(self, found: Found) -> Path:
         """Where a finding's case lies."""
-        digest = hashlib.sha256(found.key.encode()).hexdigest()[:12]
-        return self.path / "findings" / f"{found.result.verdict}-{digest}.json"
+        return finding_path(self.path, found)
 
     # ---- batches of the round under way ------------------------------------------------------------------------------
 

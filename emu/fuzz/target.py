@@ -9,7 +9,7 @@ from typing import Protocol
 from emu.fuzz.case import Case
 from emu.fuzz.fields import Field
 from emu.fuzz.verdict import Result
-from emu.journey.scene import Scene
+from emu.journey.scene import HANDOFFS, TRANSFERS, Scene
 from emu.kexec.entry_list import Mode, Pair
 from emu.machine.events import Position
 
@@ -100,10 +100,15 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One target; ``open`` makes its world, ``known`` names the classes that are known by design, with the reason."""
+    """One target; ``open`` makes its world, ``known`` names the classes that are known by design, with the reason.
+
+    ``transfers`` and ``handoffs`` are those with which it goes; none where they make no difference to it.
+    """
 
     name: str
     summary: str
     contract: str
     open: Callable[[Scene], World]
     known: tuple[tuple[str, str], ...] = ()
+    transfers: tuple[str, ...] = TRANSFERS
+    handoffs: tuple[str, ...] = HANDOFFS

@@ -115,4 +115,6 @@ TARGET = Target(
     "the bytes of a hibernation image, plain and compressed, changed and cut",
     "what is opened gives exactly the memory, entry and id that were saved; everything else is refused",
     ImageWorld,
+    transfers=(),
+    handoffs=(),
 )

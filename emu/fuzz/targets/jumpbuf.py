@@ -129,4 +129,5 @@ TARGET = Target(
     "B refuses a wrong magic, version, arch, checksum, entry outside its page, or cookie; else it goes there",
     JumpbufWorld,
     ((FORGED, "whoever writes a page with a right checksum, and a cookie into memory, chooses where B goes"),),
+    handoffs=("page",),
 )

@@ -232,4 +232,5 @@ TARGET = Target(
     "the arguments of kexec_load: segments, flags, entry",
     "the first broken rule decides the error, nothing changes; what is accepted gives every destination its bytes",
     SegmentsWorld,
+    handoffs=(),
 )
