@@ -16,8 +16,9 @@ from emu.fuzz.case import Case
 from emu.fuzz.case_file import CaseFile
 from emu.fuzz.fields import Word, fresh, mutated
 from emu.fuzz.points import Atlas
-from emu.fuzz.target import Cover, Signal, World
+from emu.fuzz.target import NMI, Cover, Signal, World
 from emu.fuzz.targets.entry import EntryWorld
+from emu.fuzz.targets.irq import IrqWorld
 from emu.fuzz.targets.table import TARGETS, find_target
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
@@ -83,6 +84,22 @@ def test_the_unbroken_project_has_no_findings(world: tuple[str, World]) -> None:
         if result.verdict.is_finding]  # fmt: skip
     assert bad == []
     assert {result.row for result in results} <= {*one.rows}
+
+
+@pytest.mark.parametrize(
+    ("arch", "transfer", "handoff"), [(Arch.I386_PAE, "swap", "page"), (Arch.X86_64, "copy", "stack")], ids=str
+)
+def test_an_nmi_before_any_instruction_of_a_movement_does_no_harm(arch: Arch, transfer: str, handoff: str) -> None:
+    scene = make_scene(
+        find_journey("jump"), arch=arch, transfer=transfer, handoff=handoff, ram="24M", target="2M@16M", strict=False
+    )
+    world = IrqWorld(scene)
+    nmis = [case for case in world.seeds() if case.word("kind") == NMI]
+    cases = [case.with_value("at", at) for case in nmis for at in world.begins[case.word("transition")]]
+    results = [(case, world.run(case)) for case in cases]
+    world.close()
+    assert [f"{case}: {result.key}" for case, result in results if result.verdict.is_finding] == []
+    assert {result.verdict for _, result in results} == {Verdict.COMPLETED, Verdict.DETECTED}
 
 
 def test_a_case_does_not_depend_on_what_ran_before(world: tuple[str, World]) -> None:

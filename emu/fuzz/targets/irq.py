@@ -18,7 +18,10 @@ from emu.machine import events as ev
 
 
 class IrqWorld(TripWorld):
-    """Interrupts in one scene.  ``at`` counts ticks from the beginning of the window."""
+    """Interrupts in one scene.  ``at`` counts ticks from the beginning of the window.
+
+    ``begins`` are, by transition, the ticks at which an instruction begins.
+    """
 
     still = False  # an NMI may need any page of A's or B's
 
@@ -26,9 +29,10 @@ class IrqWorld(TripWorld):
         super().__init__(scene)
         self._came: Signal | None = None
         word = scene.arch.word
-        self._length = {name: self._measure(name) for name in (SUSPEND, RETURN)}
+        self.begins = {name: self._begins(name) for name in (SUSPEND, RETURN)}
+        self._length = {name: max(ticks) + 1 for name, ticks in self.begins.items()}
         longest = max(self._length.values())
-        points = tuple(sorted({0, *self._boundaries(), longest - 1}))
+        points = tuple(sorted({*self.begins[SUSPEND], *self.begins[RETURN]}))
         self.spec = (
             Choice("transition", (SUSPEND, RETURN)),
             Choice("kind", (IRQ, NMI)),
@@ -37,16 +41,20 @@ class IrqWorld(TripWorld):
         )
         self.rows = (IRQ, NMI)
 
-    def _measure(self, name: str) -> int:
-        """Ticks that a whole movement takes."""
-        trip = self.trip(name)
-        trip.stage.reset()
-        before = trip.stage.machine.count.ticks
-        trip.stage.run(LIMIT)
-        return trip.stage.machine.count.ticks - before
+    def _begins(self, name: str) -> list[int]:
+        """Ticks of a whole movement at which an instruction begins.
 
-    def _boundaries(self) -> range:
-        return range(200)
+        Most ticks are iterations amid a page: what is drawn among all of them hardly meets the code around the list.
+        """
+        trip = self.trip(name)
+        machine = trip.stage.machine
+        trip.stage.reset()
+        before, found = machine.count.ticks, []
+        behind = trip.after if name == RETURN else trip.window.loaded.start
+        while machine.cpu.pc != behind and machine.count.ticks - before < LIMIT:
+            found.append(machine.count.ticks - before)
+            machine.run(instructions=1)
+        return found
 
     def seeds(self) -> Sequence[Case]:
         """Each kind at the first instruction of each movement."""
