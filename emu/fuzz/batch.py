@@ -16,7 +16,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from emu.errors import EXIT_TOOL, KjumpError
+from emu.errors import EXIT_TOOL, FuzzError, KjumpError
 from emu.fuzz.case import Case
 from emu.fuzz.fields import fresh, mutated
 from emu.fuzz.target import Cover, World
@@ -146,6 +146,19 @@ def judged(plan: Plan, case: Case) -> Result:
         result = _tool_failed(error)
     close_worlds()
     return result
+
+
+def require_sound(plan: Plan) -> None:
+    """Raises FuzzError where a hostile B makes findings of the journey's own inputs: changed ones tell nothing then."""
+    hostile = plan.scene["hostile"]
+    for case in world_of(plan).seeds() if hostile else ():
+        result = judged(plan, case)
+        if result.verdict.is_finding:
+            raise FuzzError(
+                f"{plan.target} cannot judge what this B leaves behind: {result.verdict} {result.why}",
+                where=f"--hostile {hostile}",
+                hint="kjump run --hostile can; kjump fuzz regs leaves the processor in any state",
+            )
 
 
 def _tool_failed(error: Exception) -> Result:

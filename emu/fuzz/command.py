@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from emu.errors import EXIT_FINDINGS, FuzzError
-from emu.fuzz.batch import Plan, close_worlds, judged, world_of
+from emu.fuzz.batch import Plan, close_worlds, judged, require_sound, world_of
 from emu.fuzz.campaign import Totals
 from emu.fuzz.case_file import CaseFile, read_case, write_case
 from emu.fuzz.executors import executor_for
@@ -162,6 +162,7 @@ def fuzz_main(args: argparse.Namespace, scenes: Callable[[argparse.Namespace], l
         raise FuzzError("a campaign is of one architecture", where="--arch", hint="name it, or use --sweep")
     scene = chosen[0]
     plan = Plan(find_target(args.what or _TARGET).name, scene_json(scene), scene.seed)
+    require_sound(plan)
     folder = Folder(Path(args.out), plan, resume=args.resume) if args.out else None
     limits = Limits(args.cases if args.cases or args.time else _CASES, args.time)
     console = Console(stderr=args.json, highlight=False)

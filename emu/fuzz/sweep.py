@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from emu.errors import EXIT_FINDINGS
-from emu.fuzz.batch import Plan, close_worlds
+from emu.fuzz.batch import Plan, close_worlds, require_sound
 from emu.fuzz.campaign import Totals
 from emu.fuzz.executors import Inline
 from emu.fuzz.folder import Folder, finding_path
@@ -73,7 +73,8 @@ def legs(
 
 
 def run_leg(leg: Leg) -> Totals:
-    """Run one campaign in this process, or what is left of it."""
+    """Run one campaign in this process, or what is left of it; raises FuzzError for a B that it cannot judge."""
+    require_sound(leg.plan)
     folder = None
     if leg.folder is not None:
         resume = leg.resume and (leg.folder / "campaign.json").is_file()

@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from emu.cli import main
 from emu.fuzz.batch import Plan, close_worlds
 from emu.fuzz.executors import Inline
 from emu.fuzz.folder import Folder
@@ -48,3 +51,14 @@ def test_two_jobs_killed_and_resumed_by_one_come_to_what_one_comes_to(tmp_path: 
     close_worlds()
     assert resumed.cases == stopped + 64 == sum(resumed.tally.values())
     assert essence(resumed) == essence(alone.totals)
+
+
+def test_a_hostile_b_is_fuzzed_where_it_can_be_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fuzz", "irq", "--cases", "20", "--hostile"]
+    assert main([*command, "df"]) == 0
+    assert "findings 0" in capsys.readouterr().out
+    for more in ([], ["--sweep", "--transfer", "swap", "--handoff", "page"]):
+        assert main([*command, "pge", "--out", str(tmp_path / "c"), *more]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("kjump: --hostile pge: irq cannot judge what this B leaves behind: silent memory of")
+        assert not (tmp_path / "c").exists()
