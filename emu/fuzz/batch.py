@@ -191,19 +191,20 @@ def _chunk(batch: Batch, indices: range, out: BatchResult) -> None:
         if fresh:
             out.covered |= fresh
             out.news.append((index, case, fresh))
-    if world_of(plan).unheard():
-        results = [_alone(plan, index, case) for index, case, _ in results]
+    unheard = world_of(plan).unheard()
     for index, case, result in results:
-        _count(out, index, case, result)
+        # A finding is looked at once more: what it stumbled over may be another case's.
+        doubted = unheard or (result.verdict.is_finding and result.key not in out.keys)
+        _count(out, index, case, _alone(plan, case) if doubted else result)
 
 
-def _alone(plan: Plan, index: int, case: Case) -> tuple[int, Case, Result]:
+def _alone(plan: Plan, case: Case) -> Result:
     """A case again, from a reset of all memory, and with a look at all memory behind it."""
     world_of(plan).reset_fully()
     result = judged(plan, case)
     if world_of(plan).unheard() and not result.verdict.is_finding:
         result = world_of(plan).strayed(case, result)
-    return index, case, result
+    return result
 
 
 def _count(out: BatchResult, index: int, case: Case, result: Result) -> None:

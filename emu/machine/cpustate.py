@@ -43,9 +43,15 @@ _TABLE_REGISTER: Final = struct.Struct("<8xQI")
 _segment_cache = lru_cache(maxsize=256)(SegmentCache)  # guests load the same few again and again
 _table_register = lru_cache(maxsize=64)(TableRegister)
 _EFER_SEARCH_END: Final = 0x5800
-_KERNEL_TRANSLATIONS: Final = -0x20  # before the state; STATE_TLBS of asm/host/meter.inc, for CPL 0
+_TRANSLATIONS: Final = -0x40  # before the state; STATE_TLBS of asm/host/meter.inc
+_PRIVILEGES: Final = 3
+_KERNEL_TRANSLATIONS: Final = _TRANSLATIONS + 16 * 2  # for CPL 0
 _TRANSLATION: Final = ctypes.c_uint64 * 4  # linear page for reads, for writes, for fetches, physical page
-_DISPLACED: Final = -0x840 + 2 * 0x2B8  # before the state; STATE_VICTIMS of asm/host/meter.inc, for CPL 0
+_CACHED: Final = struct.Struct("<4Q")
+_ENTRY: Final = 64  # bytes of a translation
+_VICTIMS, _VICTIMS_SIZE, _VICTIM_COUNT = -0x840, 0x2B8, 8  # before the state; STATE_VICTIMS of asm/host/meter.inc
+_DISPLACED: Final = _VICTIMS + 2 * _VICTIMS_SIZE  # for CPL 0
+_NEVER: Final = (1 << 64) - 1
 
 # hflags: the translator's digest of the processor mode.
 _HF_INHIBIT_IRQ: Final = 1 << 3
@@ -354,6 +360,19 @@ class CpuState:
         mask, table = struct.unpack("<2Q", process_memory(self._address + _KERNEL_TRANSLATIONS, 16))
         read, write, _, physical, addend = struct.unpack("<5Q", process_memory(table + (linear >> 6 & mask), 40))
         return read, write, physical, addend
+
+    def linear_pages(self, physical: int) -> set[int]:
+        """The linear pages through which the engine, by what it has cached, stores to physical page ``physical``."""
+        found = set()
+        for privilege in range(_PRIVILEGES):
+            mask, table = struct.unpack("<2Q", process_memory(self._address + _TRANSLATIONS + 16 * privilege, 16))
+            cached = process_memory(table, mask + _ENTRY) if table else b""
+            cached += process_memory(self._address + _VICTIMS + _VICTIMS_SIZE * privilege, _VICTIM_COUNT * _ENTRY)
+            for at in range(0, len(cached), _ENTRY):
+                _, write, _, page = _CACHED.unpack_from(cached, at)
+                if page == physical and write != _NEVER:
+                    found.add(write & ~PAGE_MASK)
+        return found
 
     def fetched_from(self, linear: int) -> int | None:
         """The physical address behind ``linear`` by the engine's cached translation for fetches at CPL 0, or None.

@@ -219,7 +219,7 @@ class Engine(Binding):
         return self._intercepts
 
     def watch_writes(self, begin: int, end: int, callback: Callable[[int, int, int], None]) -> int:
-        """Call ``callback(physical, size, value)`` before each store into physical ``begin`` .. ``end`` (inclusive)."""
+        """Call ``callback(physical, size, value)`` before each store that begins in physical ``begin`` .. ``end``."""
         return self._asked_for(self._hook_access(begin, end, self._told_once(callback), write=True))
 
     def _told_once(self, callback: Callable[[int, int, int], None]) -> Callable[..., None]:
@@ -235,6 +235,23 @@ class Engine(Binding):
         """Whom :meth:`guard_writes` asks: ``callback(physical, size, value)``."""
         self.meter.judge = self._store_callback_of(self._told_once(callback))
 
+    def on_spans(self, listed: Callable[[int, int], None], watched: Callable[[int, int, int], None]) -> None:
+        """Who hears of stores that span two pages, before they happen.
+
+        ``listed(physical, size)`` while stores are listed, ``watched(physical, size, value)`` for
+        :meth:`watch_straddles`.  The address is that of the first byte, the size that of the whole store.
+        """
+
+        def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
+            listed(address, size)
+
+        self.meter.spans = self._store_callback_of(hook)
+        self.meter.straddles = self._store_callback_of(self._told_once(watched))
+
+    def watch_straddles(self) -> int:
+        """Call the second of :meth:`on_spans` before each store that spans two pages."""
+        return self._asked_for(self._hook_stores(routine("straddle", "hooks"), ctypes.addressof(self.meter)))
+
     def guard_writes(self) -> int:
         """Ask before each store into page frames that are forbidden to host code too, or that no bank holds.
 
@@ -247,7 +264,7 @@ class Engine(Binding):
         return self._asked_for(self._hook_stores(routine("touch", "hooks"), ctypes.addressof(self.meter)))
 
     def watch_reads(self, begin: int, end: int, callback: Callable[[int, int], None]) -> int:
-        """Call ``callback(physical, size)`` before each read in physical ``begin`` .. ``end`` (inclusive)."""
+        """Call ``callback(physical, size)`` before each read that begins in physical ``begin`` .. ``end``."""
 
         def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
             if self.meter.again == NOWHERE or self._counter.value != self._limit:

@@ -28,6 +28,7 @@ from emu.machine.owners import Owner, Owners
 from emu.machine.passing import Passing
 from emu.machine.policy import Policy
 from emu.machine.ram import ROM_RANGES, Ram, RamSnapshot
+from emu.machine.straddling import pieces
 from emu.machine.watches import Touched, Watches
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from emu.x86.bits import PHYS_MASK
@@ -115,6 +116,7 @@ class Machine:
         self.code.on_fetch = self.hazards.code.fetched
         self.cpu.on_store = self.policy.processor_store
         self.ram.on_host_write = self._host_wrote
+        self.engine.on_spans(self._spans, self.watches.spanned)
 
     def _hear_of_rom(self) -> None:
         self.engine.on_rom_write(self._rom_write)
@@ -257,6 +259,10 @@ class Machine:
         """
         rom = [(bank.start >> PAGE_SHIFT, bank.end >> PAGE_SHIFT) for bank in self.ram.banks if bank.rom]
         self.engine.moves.be_careful(self.ram.banks[-1].end >> PAGE_SHIFT, runs if self.strict or always else (), rom)
+
+    def _spans(self, physical: int, size: int) -> None:
+        for piece in pieces(self.engine, self.cpu, physical, size):
+            self.engine.moves.touch(piece.physical, piece.size)
 
     def _host_wrote(self, address: int, data: bytes) -> None:
         self.code.overwritten(address, len(data))

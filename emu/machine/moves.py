@@ -53,6 +53,7 @@ class Meter(ctypes.Structure):
         ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
         ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64), ("begun", ctypes.c_uint64),
         ("aside", ctypes.c_uint64), ("aside_count", ctypes.c_uint64), ("silent", ctypes.c_uint64),
+        ("spans", ctypes.c_uint64), ("straddles", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -95,6 +96,8 @@ class Meter(ctypes.Structure):
     aside: int
     aside_count: int
     silent: int
+    spans: int
+    straddles: int
 
 
 class _Move(ctypes.Structure):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emu.machine.events import OwnerViolation
 from emu.machine.owners import intervals
+from emu.machine.straddling import pieces
 from emu.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -88,9 +89,11 @@ class Policy:
         return index >= 0 and pfn < self._runs[index][1]
 
     def _stored(self, address: int, size: int, value: int) -> None:
-        if not self.allows(address, 1):
-            self._machine.sync_time()
-            self._report(address, size, value, self.writer)
+        machine = self._machine
+        for piece in pieces(machine.engine, machine.cpu, address, size):
+            if not self.allows(piece.physical, 1):
+                machine.sync_time()
+                self._report(piece.physical, piece.size, piece.of(value), self.writer)
 
     def processor_store(self, address: int, data: bytes) -> None:
         """The processor is about to push ``data`` at physical ``address`` for an exception frame."""

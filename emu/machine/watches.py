@@ -6,11 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emu.machine.straddling import pieces
+from emu.units import PAGE_MASK
+
 if TYPE_CHECKING:
     from emu.machine.machine import Machine
 
 Touched = Callable[[int, int, int, bool], None]
 """``touched(physical, size, value, write)``; the value of a read is 0."""
+
+
+_WIDEST = 64
+"""Bytes of the largest access."""
+
+
+def _in_its_page(address: int, size: int) -> int:
+    """Where the part of an access ends that lies in the page of its first byte."""
+    return min(address + size, (address | PAGE_MASK) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,7 @@ class Watches:
         self._machine = machine
         self._watches: dict[int, _Watch] = {}
         self._next = 1
+        self._straddles: int | None = None
 
     @property
     def any(self) -> bool:
@@ -45,17 +58,22 @@ class Watches:
         machine = self._machine
 
         def stored(address: int, size: int, value: int) -> None:
-            machine.sync_time()
-            touched(address, size, value, True)
+            if _in_its_page(address, size) > begin:
+                machine.sync_time()
+                touched(address, size, value, True)
 
         def read(address: int, size: int) -> None:
-            machine.sync_time()
-            touched(address, size, 0, False)
+            if _in_its_page(address, size) > begin:
+                machine.sync_time()
+                touched(address, size, 0, False)
 
         machine.engine.meter.enabled = 0
-        hooks = [machine.engine.watch_writes(begin, end, stored)]
+        first = max(begin - _WIDEST + 1, begin & ~PAGE_MASK)
+        hooks = [machine.engine.watch_writes(first, end, stored)]
         if reads:
-            hooks.append(machine.engine.watch_reads(begin, end, read))
+            hooks.append(machine.engine.watch_reads(first, end, read))
+        if self._straddles is None:
+            self._straddles = machine.engine.watch_straddles()
         number = self._next
         self._next += 1
         self._watches[number] = _Watch(begin, end, touched, tuple(hooks), reads)
@@ -63,8 +81,21 @@ class Watches:
 
     def remove(self, number: int) -> None:
         """Forget a range."""
+        engine = self._machine.engine
         for hook in self._watches.pop(number).hooks:
-            self._machine.engine.unwatch(hook)
+            engine.unwatch(hook)
+        if not self._watches and self._straddles is not None:
+            engine.unwatch(self._straddles)
+            self._straddles = None
+
+    def spanned(self, physical: int, size: int, value: int) -> None:
+        """An instruction is about to store ``size`` bytes from ``physical`` on, and not all of them in that page."""
+        machine = self._machine
+        for piece in pieces(machine.engine, machine.cpu, physical, size)[1:]:
+            for watch in list(self._watches.values()):
+                if watch.begin < piece.physical + piece.size and piece.physical <= watch.end:
+                    machine.sync_time()
+                    watch.touched(piece.physical, piece.size, piece.of(value), True)
 
     def allows(self, physical: int, size: int) -> bool:
         """May the host store this range for a string instruction?  Not where each store is wanted."""

@@ -110,6 +110,21 @@ def test_a_watchpoint_meets_every_store_and_who_wrote_names_the_last(session: Se
     assert session.machine.ram.read_int(destination, 1) == record.old
 
 
+def test_every_byte_of_a_word_has_the_same_writer(session: Session) -> None:
+    session.goto_transition("suspend")
+    session.step(12)
+    stack = Address(session.machine.cpu.rsp)
+    first = session.who_wrote(stack)
+    physical = session.physical(stack)
+    for offset in range(1, session.scene.arch.word):
+        record = session.who_wrote(Address(physical + offset, physical=True))
+        assert (record.pc, record.position, record.address) == (first.pc, first.position, physical + offset)
+        assert record.new == session.machine.ram.read_int(physical + offset, 1)
+    session.add_watch(f"p:{physical + session.scene.arch.word - 1:#x}", 1, "watch")
+    assert session.reverse_continue().position == first.position
+    assert session.pc == first.pc
+
+
 def test_who_changed_finds_the_instruction_that_set_a_register(session: Session) -> None:
     session.goto_transition("suspend")
     session.step(12)

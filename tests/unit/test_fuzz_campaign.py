@@ -27,6 +27,7 @@ from emu.fuzz.case_file import read_case, write_case
 from emu.fuzz.executors import Inline
 from emu.fuzz.folder import Folder, batch_from, batch_json
 from emu.fuzz.runner import Campaign, Limits
+from emu.fuzz.targets.segments import SegmentsWorld
 from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
 from emu.journey.scene_data import scene_json
@@ -113,6 +114,27 @@ def test_a_campaign_begins_with_what_another_has_learned(tmp_path: Path, whole: 
     assert len(list((tmp_path / "b" / "corpus").glob("*.json"))) == len(own.corpus)
     assert main([*command[:-1], str(tmp_path / "c"), "--merge", str(tmp_path / "nothing")]) == 2
     assert whole.corpus
+
+
+def test_a_finding_that_cannot_be_found_again_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another case left behind is no fault of the case that stumbled over it."""
+    honest, seen, bad = SegmentsWorld.run, set[Case](), set[Case]()
+
+    def stumbling(world: SegmentsWorld, case: Case) -> Result:
+        if case not in seen:
+            seen.add(case)
+            if len(seen) % 7 == 0:
+                return Result(Verdict.SILENT, "any", "another case's")
+            if len(seen) % 11 == 0:
+                bad.add(case)
+        return Result(Verdict.OWNER, "any", "its own") if case in bad else honest(world, case)
+
+    monkeypatch.setattr(SegmentsWorld, "run", stumbling)
+    totals = Campaign(PLAN, Inline).run(Limits(64))
+    close_worlds()
+    assert {found.result.verdict for found in totals.findings.values()} == {Verdict.OWNER}
+    assert totals.verdicts()[str(Verdict.OWNER)] > 1
+    assert totals.cases == 64 == sum(totals.tally.values())
 
 
 def load_seed_8(path: Path) -> Totals:
