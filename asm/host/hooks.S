@@ -79,6 +79,8 @@ intercepted:
     jne     python
     cmpq    $READS_CONTROL, MOVE_KIND(%rcx)
     je      nothing
+    cmpq    $WRITES_CONTROL, MOVE_KIND(%rcx)
+    je      writes_control
     movabsq $EFER, %rax                         # the other MSRs are Python's
     movl    STATE_RCX(%r10), %edx
     cmpq    %rdx, %rax
@@ -95,6 +97,36 @@ unmasks:
 uses_port:
     movq    %rsi, PORT_AT(%r11)
     ret
+
+    # the same value in the same state as Python let pass before?
+writes_control:
+    cmpq    $0, SILENT(%r11)
+    je      python
+    movq    MOVE_KNOWN(%rcx), %r9
+    testq   %r9, %r9
+    jz      python
+    movq    MOVE_SOURCE(%rcx), %rax
+    movq    (%rax), %rax
+    andq    MOVE_MASK(%rcx), %rax
+    movq    JUDGED(%r11), %r10
+    leaq    MOVE_ACCEPTED(%rcx), %r8
+next_known:
+    cmpq    (%r8), %rax
+    jne     other
+.irp word, 0, 1, 2, 3, 4, 5, 6, 7
+    movq    16 * \word(%r10), %rdx
+    movq    (%rdx), %rdx
+    andq    16 * \word + 8(%r10), %rdx
+    cmpq    8 + 8 * \word(%r8), %rdx
+    jne     other
+.endr
+    movq    $1, STALE(%r11)
+    ret
+other:
+    addq    $ACCEPTED_SIZE, %r8
+    decq    %r9
+    jnz     next_known
+    jmp     python
 
     # Python decides where the instruction may be of a block that memory has no longer
 aside:

@@ -144,11 +144,15 @@ class Binding(CpuState):
             raise EngineError(f"uc_hook_add failed with status {status}")
         return handle.value
 
+    def _entered(self) -> None:
+        """The engine calls us, or has come back: whatever host code did meanwhile is to be made good first."""
+
     def _guarded(self, function: Callable[..., _Answer], answer: _Answer) -> Callable[..., _Answer]:
         """An exception inside a callback (Ctrl-C too) cannot cross the C frames: it is raised after the stop."""
 
         def call(*arguments: object) -> _Answer:
             try:
+                self._entered()
                 return function(*arguments)
             except BaseException as failure:  # noqa: BLE001 - raised again behind the run
                 self._failure = failure

@@ -347,6 +347,17 @@ class CpuState:
         """The translator's digest of the mode, system flags, and the attributes of CS and TR."""
         return self._hflags.value, self._eflags.value, self._cs_flags.value, self._tr_flags.value
 
+    def judged_words(self) -> list[tuple[int, int]]:
+        """Host addresses of CR0, CR3, CR4, EFER and the words of :meth:`mode_key`, and the bits of each that count."""
+        half, whole = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
+        crs = [self._address + _CR + 8 * number for number in (0, 3, 4)]
+        fields = (self._hflags, self._cs_flags, self._tr_flags)
+        return [
+            *((at, whole) for at in (*crs, ctypes.addressof(self._efer))),
+            *((ctypes.addressof(field), half) for field in fields),
+            (ctypes.addressof(self._eflags), half & ~_ARITHMETIC),
+        ]
+
     def paging_key(self) -> tuple[int, int, int, int, int]:
         """What paging depends on: CR0, the engine's CR3, CR4, EFER, and AC of RFLAGS."""
         crs = self._crs

@@ -46,6 +46,7 @@ class Engine(Binding):
         self.on_set_aside: Callable[[int], bool] = lambda _address: False
         self.on_restart: Callable[[int], None] = lambda _address: None
         self.stores: Callable[[int], bool] = lambda _linear: False
+        self.on_stale: Callable[[], None] = lambda: None
         self._code_callback = self._code_callback_of(self._on_code)
         python = ctypes.cast(self._code_callback, ctypes.c_void_p).value or 0
         self.moves = Moves(self._address, self._base_addresses, self._counter_address, python)
@@ -58,8 +59,14 @@ class Engine(Binding):
         self._block_hook: int | None = None  # while instructions are counted by blocks
         self._hook_exceptions(self._on_interrupt, self._on_undefined)
         calibrate(self)
+        self.moves.judge_by(self.judged_words())
 
     # ---- callbacks ---------------------------------------------------------------------------------------------
+
+    def _entered(self) -> None:
+        if self.meter.stale:
+            self.meter.stale = 0
+            self.on_stale()
 
     def _stop(self, stop: EngineStop) -> None:
         self.meter.enabled = 0  # the host's own routines may be called for this instruction all the same
@@ -360,6 +367,7 @@ class Engine(Binding):
         self.running = True
         Engine._at_work = self
         status = self._start(0 if self.by_blocks else count)
+        self._entered()
         self.running = False
         Engine._at_work = None
         # The engine's own look-ups (of deleted hooks, say) leave their misses in CR2.  The guest changes it by MOV and

@@ -117,6 +117,7 @@ class Machine:
         self.cpu.on_store = self.policy.processor_store
         self.ram.on_host_write = self._host_wrote
         self.engine.on_spans(self._spans, self.watches.spanned)
+        self.engine.on_stale = self._translations_stale
 
     def _hear_of_rom(self) -> None:
         self.engine.on_rom_write(self._rom_write)
@@ -259,6 +260,10 @@ class Machine:
         """
         rom = [(bank.start >> PAGE_SHIFT, bank.end >> PAGE_SHIFT) for bank in self.ram.banks if bank.rom]
         self.engine.moves.be_careful(self.ram.banks[-1].end >> PAGE_SHIFT, runs if self.strict or always else (), rom)
+
+    def _translations_stale(self) -> None:
+        self.cpu.forget_translations()
+        self.code.forget()
 
     def _spans(self, physical: int, size: int) -> None:
         for piece in pieces(self.engine, self.cpu, physical, size):

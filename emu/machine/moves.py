@@ -20,8 +20,9 @@ from emu.x86.sensitive import STRING_IO, Kind, Sensitive
 NOWHERE = (1 << 64) - 1
 """No linear address."""
 MOVS = (0xA4, 0xA5)
-_MOVE, _READS_CONTROL, _UNMASKS, _USES_PORT, _LOADS_TABLE, _READS_MSR = 0, 1, 2, 3, 4, 5
+_MOVE, _READS_CONTROL, _UNMASKS, _USES_PORT, _LOADS_TABLE, _READS_MSR, _WRITES_CONTROL = range(7)
 _READ_AS_KEPT = frozenset({0, 2, 4})
+_WRITTEN_AS_KEPT = frozenset({0, 3, 4})
 _LEAST_RECORDS = 1 << 16
 _READ_ONLY, _CODE, _FORBIDDEN, _UNTOUCHED = 1, 2, 4, 8
 _LISTED = bytes(byte | _UNTOUCHED for byte in range(256))
@@ -29,6 +30,9 @@ _NOT_LISTED = bytes(byte & ~_UNTOUCHED for byte in range(256))
 _FEW = 64
 _BUCKETS, _PLACES, _MULTIPLIER, _HASH_SHIFT = 1024, 4, 0x9E3779B97F4A7C15, 54
 _MOST_MOVES = 4096
+JUDGED = 8
+"""Words of the processor state that decide, with the value, whether a control register may be written."""
+_MOST_ACCEPTED = 4
 _MOST_ASIDE = 16
 _CODE_BITS = {16: 0, 32: 0x10, 64: 0x8010}
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
@@ -53,7 +57,8 @@ class Meter(ctypes.Structure):
         ("touched", ctypes.c_uint64), ("touched_count", ctypes.c_uint64), ("calm", ctypes.c_uint64),
         ("pending", ctypes.c_uint64), ("port_at", ctypes.c_uint64), ("begun", ctypes.c_uint64),
         ("aside", ctypes.c_uint64), ("aside_count", ctypes.c_uint64), ("silent", ctypes.c_uint64),
-        ("spans", ctypes.c_uint64), ("straddles", ctypes.c_uint64),
+        ("spans", ctypes.c_uint64), ("straddles", ctypes.c_uint64), ("judged", ctypes.c_uint64),
+        ("stale", ctypes.c_uint64),
     ]  # fmt: skip
     counter: int
     skipped: int
@@ -98,16 +103,27 @@ class Meter(ctypes.Structure):
     silent: int
     spans: int
     straddles: int
+    judged: int
+    stale: int
 
 
 class _Move(ctypes.Structure):
     """One instruction, in the order of ``meter.inc``."""
 
     _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear", "kind")
+        *(
+            (name, ctypes.c_uint64)
+            for name in ("meter", "enabled", "bits", "shift", "mask", "source", "target", "linear", "kind", "known")
+        ),
+        ("accepted", ctypes.c_uint64 * (_MOST_ACCEPTED * (1 + JUDGED))),
     ]
     enabled: int
+    source: int
+    target: int
+    mask: int
+    kind: int
+    known: int
+    accepted: Any
 
 
 def _numbers(kind: Any, count: int) -> Any:  # noqa: ANN401 - ctypes has no name for an array of any length
@@ -130,6 +146,8 @@ def _kind(insn: Sensitive, bits: int) -> int | None:
             return _LOADS_TABLE
         case Kind.RDMSR:
             return _READS_MSR
+        case Kind.CR_WRITE if insn.register in _WRITTEN_AS_KEPT:
+            return _WRITES_CONTROL
     return None
 
 
@@ -151,6 +169,7 @@ class Moves:
         self._touched = _numbers(ctypes.c_uint64, 0)
         self._records: dict[int, _Move] = {}
         self._aside = (ctypes.c_uint64 * _MOST_ASIDE)()
+        self._judged = (ctypes.c_uint64 * (2 * JUDGED))()
         self._table = (ctypes.c_uint64 * (_BUCKETS * 2 * _PLACES))(*([NOWHERE, 0] * (_BUCKETS * _PLACES)))
         self.meter = Meter(
             counter=counter, passing=NOWHERE, again=NOWHERE, last_address=NOWHERE, repeated=NOWHERE,
@@ -183,7 +202,36 @@ class Moves:
         record.meter, record.bits, record.kind = ctypes.addressof(self.meter), _CODE_BITS[bits], kind
         if kind == _MOVE:
             self._describe(record, bits, insn)
+        elif kind == _WRITES_CONTROL:
+            wanted = self.meter.state + 8 * insn.general, insn.register, NOWHERE if bits == 64 else 0xFFFFFFFF
+            if (record.source, record.target, record.mask) != wanted:
+                record.source, record.target, record.mask = wanted
+                record.known = 0
         record.enabled = 1
+
+    def judge_by(self, words: list[tuple[int, int]]) -> None:
+        """What decides about a write of a control register: host addresses of JUDGED words, and the bits that count."""
+        for index, (address, bits) in enumerate(words):
+            self._judged[2 * index : 2 * index + 2] = [address, bits]
+        self.meter.judged = ctypes.addressof(self._judged)
+
+    def accept(self, address: int, value: int) -> None:
+        """From now on let the write of ``value`` to a control register at linear ``address`` pass, in this very state.
+
+        Wherever it did, ``meter.stale`` is set.
+        """
+        record = self._records.get(address)
+        if record is None or not record.enabled or record.kind != _WRITES_CONTROL:
+            return
+        if record.known == _MOST_ACCEPTED:
+            record.known = 0
+        start = record.known * (1 + JUDGED)
+        words = [
+            ctypes.c_uint64.from_address(at).value & bits
+            for at, bits in zip(self._judged[::2], self._judged[1::2], strict=True)
+        ]
+        record.accepted[start : start + 1 + JUDGED] = [value, *words]
+        record.known += 1
 
     def _describe(self, record: _Move, bits: int, insn: Sensitive) -> None:
         zero = ctypes.addressof(self._zero)

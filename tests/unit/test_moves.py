@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from emu.machine import events as ev
+from emu.machine.cpu import GPR_NAMES, READ
 from emu.machine.ram import ROM_RANGES
 from emu.x86.bits import Cr0
-from tests.machine_bench import CODE, DATA, GDT, RAM_END, Bench, guest_state
+from tests.machine_bench import CODE, DATA, GDT, RAM_END, TABLES, Bench, guest_state, store_tables
 
 MOVE = f"movl ${DATA}, %esi\nmovl ${DATA + 0x4010}, %edi\nmovl $0x800, %ecx\nhere: rep movsl\nhlt\n"
 TARGET_PAGES = [(DATA >> 12) + page for page in (4, 5, 6)]
@@ -220,3 +221,112 @@ def test_what_passes_without_python_leaves_what_it_leaves_with_it(mode: str, *, 
         assert bool(bench.of(ev.PortAccess)) is tells_all
     assert states[0] == states[1]
     assert callbacks == ([8, 8] if strict else [6, 3])
+
+
+def writing(mode: str, text: str, *, tells_all: bool = False) -> tuple[Bench, list[int]]:
+    """A fast machine about to run ``text``, {b} and {d} being EBX and EDX in full, and where Python will be asked."""
+    names = {"b": "rbx", "d": "rdx"} if mode == "4-level" else {"b": "ebx", "d": "edx"}
+    bench = Bench(mode, text.format(**names).replace("$TABLES", f"${TABLES}"), strict=False)
+    engine, seen = bench.machine.engine, list[int]()
+    bench.machine.tells_all = tells_all
+    ask = engine.on_intercept
+
+    def note(linear: int) -> bool:
+        seen.append(linear)
+        return ask(linear)
+
+    engine.on_intercept = note
+    return bench, seen
+
+
+@pytest.mark.parametrize("mode", ["2-level", "4-level"])
+def test_a_control_write_that_passed_once_passes_again_without_python(mode: str) -> None:
+    text = """
+    movl $20, %ecx
+    movl $TABLES, %ebx
+again:
+    mov %{b}, %cr3
+    mov %cr0, %{d}
+    xorl $0x8, %edx                             # TS on, off
+    mov %{d}, %cr0
+    decl %ecx
+    jnz again
+    hlt
+"""
+    states = []
+    for tells_all in (True, False):
+        bench, seen = writing(mode, text, tells_all=tells_all)
+        assert isinstance(bench.run(), ev.Halted)
+        states.append((guest_state(bench.machine), bench.machine.count.state))
+        assert len(seen) == (41 if tells_all else 5), "CR3 with TS on and off, CR0 likewise, HLT"
+        assert len(bench.of(ev.ControlWrite)) == 20 * tells_all
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("mode", ["2-level", "4-level"])
+def test_another_value_is_judged_though_one_passed(mode: str) -> None:
+    text = """
+    movl $9, %ecx
+again:
+    mov %cr4, %{d}
+    cmpl $4, %ecx
+    ja good
+    orl $0x80000000, %edx
+good:
+    mov %{d}, %cr4
+    decl %ecx
+    jnz again
+    hlt
+"""
+    bench, _ = writing(mode, text)
+    bench.run()
+    assert bench.faults == [(13, 0, bench.symbols["good"])]
+    assert bench.machine.cpu.registers()["rcx"] == 4
+
+
+def test_another_state_is_judged_though_the_value_passed() -> None:
+    """CR4.PCIDE may be set only while the low bits of CR3 are zero (SDM 3A 5.10.1)."""
+    text = """
+    movl $9, %ecx
+again:
+    cmpl $4, %ecx
+    ja zero
+    mov %cr3, %rbx
+    orl $0x8, %ebx                              # PWT
+    mov %rbx, %cr3
+zero:
+    mov %cr4, %rdx
+    orl $0x20000, %edx
+set:
+    mov %rdx, %cr4
+    andl $~0x20000, %edx
+    mov %rdx, %cr4
+    decl %ecx
+    jnz again
+    hlt
+"""
+    bench, seen = writing("4-level", text)
+    bench.run()
+    assert bench.faults == [(13, 0, bench.symbols["set"])]
+    assert bench.machine.cpu.registers()["rcx"] == 4
+    assert seen.count(bench.symbols["set"]) == 2, "the first time, and in the other state"
+
+
+@pytest.mark.parametrize("mode", ["2-level", "4-level"])
+def test_python_s_own_translations_are_void_behind_a_write_that_it_did_not_see(mode: str) -> None:
+    text = "movl $3, %ecx\nagain: mov %{b}, %cr3\nxchg %{b}, %{d}\ndecl %ecx\njnz again\nhlt\n"
+    bench, seen = writing(mode, text)
+    machine, other = bench.machine, TABLES + 0x8000
+    store_tables(lambda at, data: machine.ram.write(at - TABLES + other, data), mode)
+    size = 4 if mode == "2-level" else 8
+    links = [(other, 0x1000)] if size == 4 else [(other, 0x2000), (other + 0x2000, 0x3000), (other + 0x3000, 0x4000)]
+    machine.write_tables([(at, (other + to | 7).to_bytes(size, "little")) for at, to in links])
+    entry = bench.leaf(DATA) - TABLES + other
+    machine.write_tables([(entry, (DATA + 0x4000 | 7).to_bytes(size, "little"))])
+    machine.engine.set_gpr(GPR_NAMES.index("rbx"), other)
+    machine.engine.set_gpr(GPR_NAMES.index("rdx"), TABLES)
+    for round_of_three, wanted in enumerate((DATA + 0x4000, DATA, DATA + 0x4000)):
+        machine.cpu.rip = CODE
+        assert isinstance(bench.run(), ev.Halted)
+        assert machine.cpu.translate_cached(DATA, READ) == wanted, f"round {round_of_three}"
+    assert seen.count(bench.symbols["again"]) <= 4
