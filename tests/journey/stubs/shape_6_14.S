@@ -64,8 +64,8 @@ identity_mapped:
 	xor	%eax, %eax
 	ret
 1:	pop	%rdx
-	mov	kexec_pa_swap_page(%rip), %rax
-	lea	PAGE_SIZE(%rax), %rsp
+	mov	kexec_pa_swap_page(%rip), %rsp
+	add	$PAGE_SIZE, %rsp
 	push	%rdx
 	call	*%rdx
 	pop	%rbp
