@@ -286,6 +286,21 @@ def test_a_store_into_rom_happens_although_the_hook_was_told() -> None:
     assert bench.machine.ram.read_int(ROM, 4) == 1
 
 
+def test_a_store_that_spans_two_pages_is_told_once_where_it_begins() -> None:
+    """Neither of its last byte's page, nor to who asked for addresses amid it: `straddling.py`, `watches.py`."""
+    bench, engine = bare("4-level", "movl $0x44332211, 0x30ffe\nmovl $0x88776655, 0x30100\nhlt\n")
+    bench.machine.write_tables([(TABLES + 0x4000 + 8 * 0x31, (0x35007).to_bytes(8, "little"))])
+    told: list[tuple[int, int]] = []
+    amid: list[int] = []
+    engine.watch_writes(0, 0x100000, lambda at, size, _value: told.append((at, size)))
+    engine.watch_writes(0x30102, 0x30102, lambda at, _size, _value: amid.append(at))
+    engine.watch_writes(0x35000, 0x35FFF, lambda at, _size, _value: amid.append(at))
+    engine.run(2)
+    assert told == [(0x30FFE, 4), (0x30100, 4)]
+    assert amid == []
+    assert bench.machine.ram.read_int(0x35000, 2) == 0x4433
+
+
 def test_a_fetch_from_a_hole_is_an_error_of_the_engine() -> None:
     _, engine = bare("4-level", f"movl ${HOLE}, %eax\njmp *%rax\n")
     stop = engine.run(5)
