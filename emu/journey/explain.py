@@ -16,7 +16,7 @@ from emu.journey.findings import Finding
 from emu.journey.scene import Scene, kind_of
 from emu.machine.events import Position
 from emu.machine.machine import Machine
-from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, show_phys
+from emu.units import PAGE_MASK, PAGE_SIZE, show_phys
 
 if TYPE_CHECKING:
     from emu.journey.journey import Journey
@@ -48,13 +48,11 @@ class Probe:
             return
         stores = self.stores.setdefault(name, [])
 
-        def stored(address: int, _size: int, _value: int) -> None:
-            machine.sync_time()
+        def stored(address: int, _size: int, _value: int, _write: bool) -> None:
             position, _, pc = machine.here()
             stores.append((pc, address, position))
 
-        machine.policy.forbid([self._page >> PAGE_SHIFT], "")  # or the host would carry out string stores unseen
-        self._handle = machine.engine.watch_writes(self._page, self._page + PAGE_SIZE - 1, stored)
+        self._handle = machine.watch(self._page, self._page + PAGE_SIZE - 1, stored)
 
     def end(self) -> None:
         """The movement is over."""
@@ -64,7 +62,7 @@ class Probe:
         if self._page is None:
             machine.unwatch_instructions(self._handle)
         else:
-            machine.engine.unwatch(self._handle)
+            machine.unwatch(self._handle)
         self._machine = None
 
 
