@@ -44,6 +44,7 @@ oracle: $(VENV)/.ready-dev ## the witnesses: tests against GNU as, gdb, QEMU and
 fuzz-smoke: $(VENV)/.ready ## a few hundred fuzzed cases of each target, the same ones every time
 	@for target in entry list jumpbuf cmdline segments regs irq image; do \
 	    $(BIN)/kjump fuzz $$target --cases 300 $(ARGS) || exit $$?; done
+	@$(BIN)/kjump fuzz --sweep --arch all --transfer copy --handoff stack --cases 200 --jobs $$(nproc)
 
 fuzz-check: $(VENV)/.ready ## fuzz the fuzzer: ten planted bugs, each found within a minute and made small
 	@$(BIN)/kjump fuzz --check $(ARGS)
