@@ -31,6 +31,7 @@ _CODE_HOOK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, cty
 _WRITE_HOOK: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
+MEMORY_WRITE: Final = unicorn_const.UC_MEM_WRITE
 _PROTECTED_HOOK: Final = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 )
@@ -221,8 +222,12 @@ class Binding(CpuState):
         """Call host code at ``routine`` before every store, ``argument`` being its sixth argument."""
         return self._hook_host(unicorn_const.UC_HOOK_MEM_WRITE, routine, argument)
 
+    def _hook_reads(self, routine: int, argument: int) -> int:
+        """The same before every read."""
+        return self._hook_host(unicorn_const.UC_HOOK_MEM_READ, routine, argument)
+
     def _store_callback_of(self, function: Callable[..., None]) -> int:
-        """The host address of a callback for host code that :meth:`_hook_stores` calls."""
+        """The host address of a callback for host code that :meth:`_hook_stores` or :meth:`_hook_reads` calls."""
         callback: Any = self._kept(_WRITE_HOOK(self._guarded(function, None)))
         return ctypes.cast(callback, ctypes.c_void_p).value or 0
 

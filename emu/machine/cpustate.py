@@ -372,17 +372,18 @@ class CpuState:
         read, write, _, physical, addend = struct.unpack("<5Q", process_memory(table + (linear >> 6 & mask), 40))
         return read, write, physical, addend
 
-    def linear_pages(self, physical: int) -> set[int]:
-        """The linear pages through which the engine, by what it has cached, stores to physical page ``physical``."""
+    def linear_pages(self, physical: int, *, write: bool) -> set[int]:
+        """The linear pages through which the engine, by what it has cached, reads or stores to page ``physical``."""
         found = set()
         for privilege in range(_PRIVILEGES):
             mask, table = struct.unpack("<2Q", process_memory(self._address + _TRANSLATIONS + 16 * privilege, 16))
             cached = process_memory(table, mask + _ENTRY) if table else b""
             cached += process_memory(self._address + _VICTIMS + _VICTIMS_SIZE * privilege, _VICTIM_COUNT * _ENTRY)
             for at in range(0, len(cached), _ENTRY):
-                _, write, _, page = _CACHED.unpack_from(cached, at)
-                if page == physical and write != _NEVER:
-                    found.add(write & ~PAGE_MASK)
+                for_reads, for_writes, _, page = _CACHED.unpack_from(cached, at)
+                linear = for_writes if write else for_reads
+                if page == physical and linear != _NEVER:
+                    found.add(linear & ~PAGE_MASK)
         return found
 
     def fetched_from(self, linear: int) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from emu.errors import EngineError
-from emu.machine.binding import Binding, BlockPointer
+from emu.machine.binding import MEMORY_WRITE, Binding, BlockPointer
 from emu.machine.blocks import FUNCTIONS, Blocks
 from emu.machine.calibration import calibrate
 from emu.machine.cpustate import RCX
@@ -242,22 +242,27 @@ class Engine(Binding):
         """Whom :meth:`guard_writes` asks: ``callback(physical, size, value)``."""
         self.meter.judge = self._store_callback_of(self._told_once(callback))
 
-    def on_spans(self, listed: Callable[[int, int], None], watched: Callable[[int, int, int], None]) -> None:
-        """Who hears of stores that span two pages, before they happen.
+    def on_spans(self, listed: Callable[[int, int], None], watched: Callable[[int, int, int, bool], None]) -> None:
+        """Who hears of accesses that span two pages, before they happen.
 
-        ``listed(physical, size)`` while stores are listed, ``watched(physical, size, value)`` for
-        :meth:`watch_straddles`.  The address is that of the first byte, the size that of the whole store.
+        ``listed(physical, size)`` of stores while they are listed, ``watched(physical, size, value, write)`` for
+        :meth:`watch_straddles`.  The address is that of the first byte, the size that of the whole access.
         """
 
         def hook(_uc: object, _kind: int, address: int, size: int, _value: int, _data: object) -> None:
             listed(address, size)
 
-        self.meter.spans = self._store_callback_of(hook)
-        self.meter.straddles = self._store_callback_of(self._told_once(watched))
+        def straddles(_uc: object, kind: int, address: int, size: int, value: int, _data: object) -> None:
+            if self.meter.again == NOWHERE or self._counter.value != self._limit:
+                watched(address, size, value, kind == MEMORY_WRITE)
 
-    def watch_straddles(self) -> int:
-        """Call the second of :meth:`on_spans` before each store that spans two pages."""
-        return self._asked_for(self._hook_stores(routine("straddle", "hooks"), ctypes.addressof(self.meter)))
+        self.meter.spans = self._store_callback_of(hook)
+        self.meter.straddles = self._store_callback_of(straddles)
+
+    def watch_straddles(self, *, write: bool) -> int:
+        """Call the second of :meth:`on_spans` before each store, or each read, that spans two pages."""
+        straddle, meter = routine("straddle", "hooks"), ctypes.addressof(self.meter)
+        return self._asked_for((self._hook_stores if write else self._hook_reads)(straddle, meter))
 
     def guard_writes(self) -> int:
         """Ask before each store into page frames that are forbidden to host code too, or that no bank holds.

@@ -41,7 +41,7 @@ class Watches:
         self._machine = machine
         self._watches: dict[int, _Watch] = {}
         self._next = 1
-        self._straddles: int | None = None
+        self._straddles: dict[bool, int] = {}
 
     @property
     def any(self) -> bool:
@@ -72,8 +72,9 @@ class Watches:
         hooks = [machine.engine.watch_writes(first, end, stored)]
         if reads:
             hooks.append(machine.engine.watch_reads(first, end, read))
-        if self._straddles is None:
-            self._straddles = machine.engine.watch_straddles()
+        for write in (True, False) if reads else (True,):
+            if write not in self._straddles:
+                self._straddles[write] = machine.engine.watch_straddles(write=write)
         number = self._next
         self._next += 1
         self._watches[number] = _Watch(begin, end, touched, tuple(hooks), reads)
@@ -84,18 +85,20 @@ class Watches:
         engine = self._machine.engine
         for hook in self._watches.pop(number).hooks:
             engine.unwatch(hook)
-        if not self._watches and self._straddles is not None:
-            engine.unwatch(self._straddles)
-            self._straddles = None
+        if not self._watches:
+            for handle in self._straddles.values():
+                engine.unwatch(handle)
+            self._straddles.clear()
 
-    def spanned(self, physical: int, size: int, value: int) -> None:
-        """An instruction is about to store ``size`` bytes from ``physical`` on, and not all of them in that page."""
+    def spanned(self, physical: int, size: int, value: int, write: bool) -> None:
+        """An instruction is about to store or read ``size`` bytes from ``physical`` on, not all in that page."""
         machine = self._machine
-        for piece in pieces(machine.engine, machine.cpu, physical, size)[1:]:
+        for piece in pieces(machine.engine, machine.cpu, physical, size, write=write)[1:]:
             for watch in list(self._watches.values()):
-                if watch.begin < piece.physical + piece.size and piece.physical <= watch.end:
+                wanted = write or watch.reads
+                if wanted and watch.begin < piece.physical + piece.size and piece.physical <= watch.end:
                     machine.sync_time()
-                    watch.touched(piece.physical, piece.size, piece.of(value), True)
+                    watch.touched(piece.physical, piece.size, piece.of(value) if write else 0, write)
 
     def allows(self, physical: int, size: int) -> bool:
         """May the host store this range for a string instruction?  Not where each store is wanted."""

@@ -52,6 +52,19 @@ def test_a_watch_on_any_byte_of_a_store_hears_of_it(offset: int) -> None:
     assert beside == []
 
 
+@pytest.mark.parametrize("mode", PAGING)
+def test_a_watch_for_reads_hears_of_a_read_that_ends_in_it(mode: str) -> None:
+    bench = remapped(mode, "movl 0x30ffd, %eax\nmovl 0x30ffc, %eax\nhlt\n")
+    found: list[tuple[int, int, bool]] = []
+    bench.machine.watch(
+        ELSEWHERE, ELSEWHERE, lambda at, size, _value, write: found.append((at, size, write)), reads=True
+    )
+    stores = heard(bench, ELSEWHERE, ELSEWHERE)
+    bench.run()
+    assert found == [(ELSEWHERE, 1, False)]
+    assert stores == []
+
+
 def test_nothing_is_heard_any_more_behind_unwatch() -> None:
     bench = remapped("4-level", SPANNING.replace("hlt", "nop") * 2 + "hlt\n")
     found: list[int] = []
