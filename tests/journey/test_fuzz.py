@@ -24,6 +24,7 @@ from emu.fuzz.verdict import Result, Verdict
 from emu.journey.scene import find_journey, make_scene
 from emu.journey.scene_data import scene_json
 from emu.kexec.arch import Arch
+from emu.kexec.layout import Ind
 from emu.machine.history import Instant
 from tests.journey.test_broken_stubs import B64
 
@@ -113,6 +114,15 @@ def test_a_case_does_not_depend_on_what_ran_before(world: tuple[str, World]) -> 
     first = [ran(case) for case in cases]
     again = [ran(case) for case in reversed(cases)]
     assert first == list(reversed(again))
+
+
+def test_words_of_lists_leave_nothing_behind(opened: Open) -> None:
+    """A flag of the enum in an address made a new member of it, for ever."""
+    world = opened("list", Arch.X86_64)
+    before = len(Ind._value2member_map_)
+    cases = some("list", world, 200, "members")
+    assert sum(len(case.words("entries")) for case in cases) > 500
+    assert len(Ind._value2member_map_) <= before + 64
 
 
 def test_most_entry_cases_get_past_the_stub(opened: Open) -> None:

@@ -27,7 +27,8 @@ from emu.machine.owners import Owner
 from emu.machine.ram import Ram
 from emu.units import PAGE_SHIFT, PAGE_SIZE, Phys
 
-_FLAGS = (Ind.DESTINATION, Ind.SOURCE, Ind.SOURCE, Ind.SOURCE, Ind.INDIRECTION, Ind.DONE, 0)
+_FLAGS = tuple(map(int, (Ind.DESTINATION, Ind.SOURCE, Ind.SOURCE, Ind.SOURCE, Ind.INDIRECTION, Ind.DONE, 0)))
+"""As plain numbers: an IntFlag remembers every value that it was ever combined to."""
 _MOST_STEPS = 160
 _MOST_MOVES = 18
 """Pages moved in one case: three times as many are copied, in 512 ticks each, in 1,024 where a word has four bytes."""
@@ -106,7 +107,7 @@ class ListWorld(TripWorld):
     def seeds(self) -> Sequence[Case]:
         """The window's own list, and the null list."""
         plain = neutral("list", self.spec)
-        return [plain.with_value("entries", self._valid), plain.with_value("entries", (Ind.DESTINATION, Ind.DONE))]
+        return [plain.with_value("entries", self._valid), plain.with_value("entries", (int(Ind.DESTINATION), int(Ind.DONE)))]
 
     def put(self, case: Case) -> tuple[Trip, bool]:
         """Reset, lay the list down, and give its head to the stub."""
@@ -222,8 +223,8 @@ def _entries(trip: Trip) -> Sequence[int]:
     cursor = -1
     for destination, source in trip.window.kept:
         if destination != cursor:
-            found.append(int(destination) | Ind.DESTINATION)
-        found.append(int(source) | Ind.SOURCE)
+            found.append(int(destination) | int(Ind.DESTINATION))
+        found.append(int(source) | int(Ind.SOURCE))
         cursor = int(destination) + PAGE_SIZE
     return found[: 2 * _MOST_MOVES]
 
