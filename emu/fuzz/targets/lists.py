@@ -107,7 +107,8 @@ class ListWorld(TripWorld):
     def seeds(self) -> Sequence[Case]:
         """The window's own list, and the null list."""
         plain = neutral("list", self.spec)
-        return [plain.with_value("entries", self._valid), plain.with_value("entries", (int(Ind.DESTINATION), int(Ind.DONE)))]
+        null = (int(Ind.DESTINATION), int(Ind.DONE))
+        return [plain.with_value("entries", self._valid), plain.with_value("entries", null)]
 
     def put(self, case: Case) -> tuple[Trip, bool]:
         """Reset, lay the list down, and give its head to the stub."""
