@@ -111,7 +111,7 @@ class Passing:
         machine.cpu.forget_translations()
         machine.code.forget()
         if machine.silent:
-            if machine.cpu.cr3 == engine.cr(3):
+            if machine.cpu.cr3 == engine.cr(3):  # not under PAE, where the engine's is a page of ours
                 engine.moves.accept(address, new)
             return True
         here = self._behind(insn, address)
